@@ -84,7 +84,10 @@ type NewJob struct {
 	ExpiresAt   time.Time
 	MaxAttempts int    // 0: 8
 	UniqueKey   string // while known (72 h beyond its end), a second job of this key and tenant is not made
-	Causation   Causation
+	// KeyHash is what a second job of the same key must equal; "" : the hash of type and payload. For payloads that
+	// differ although they mean the same (sealed ones).
+	KeyHash   string
+	Causation Causation
 	// ClaimFor makes the job running at once, leased to this owner: the caller itself does the work, and a worker only if it dies.
 	ClaimFor string
 }

@@ -1,0 +1,317 @@
+package tenant
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/secret"
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// keyOverlap is how long the previous API key stays valid after a rotation.
+const keyOverlap = 24 * time.Hour
+
+// NewClient is what an operator says of a new client.
+type NewClient struct {
+	Code, Name, TimeZone, Locale, DefaultCountry string
+	DatabaseURL                                  secret.Text
+}
+
+// Create registers a client and gives its first API key, shown this once.
+func (r *Registry) Create(ctx context.Context, n NewClient) (*Account, string, error) {
+	code, ok := Code(n.Code)
+	if !ok {
+		return nil, "", fault.Bad("/clientCode", "must match %s", codeForm)
+	}
+	key, hash := newKey()
+	now := r.cfg.Now().UTC()
+	a := &Account{
+		Code: code, Name: n.Name, Status: Active, TimeZone: n.TimeZone, Locale: n.Locale, DefaultCountry: n.DefaultCountry,
+		APIKeys: []APIKey{{SHA256: hash, CreatedAt: now}}, CreatedAt: now, UpdatedAt: now, Rev: 1,
+	}
+	if err := a.Validate(); err != nil {
+		return nil, "", fault.Bad("/timeZone", "%s", err)
+	}
+	if n.DatabaseURL != "" {
+		sealed, err := r.cfg.Ring.Seal(code, "databaseUrl", n.DatabaseURL.Reveal())
+		if err != nil {
+			return nil, "", err
+		}
+		a.DatabaseURL = sealed
+	}
+	err := r.cfg.Services.Commit(ctx, Accounts.Insert(a))
+	if errors.Is(err, store.ErrDuplicate) {
+		return nil, "", fault.New(fault.Conflict, "client.exists", "A client with this code exists.")
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	a.Version = 1
+	r.remember(a)
+	return a, key, nil
+}
+
+// Account reads a client's account; fault.NotFound.
+func (r *Registry) Account(ctx context.Context, code string) (*Account, error) {
+	code, ok := Code(code)
+	if !ok {
+		return nil, ErrUnknown()
+	}
+	a, err := Accounts.Get(ctx, r.cfg.Services, code)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ErrUnknown()
+	}
+	return a, err
+}
+
+// List reads accounts by code, after a code.
+func (r *Registry) List(ctx context.Context, after string, limit int) ([]*Account, error) {
+	q := store.Query{Limit: limit}
+	if after != "" {
+		q.After = &store.Cursor{ID: after}
+	}
+	return Accounts.Find(ctx, r.cfg.Services, q)
+}
+
+// Change edits an account and takes the edit into memory at once. edit may run more than once.
+func (r *Registry) Change(ctx context.Context, code string, edit func(*Account) error) (*Account, error) {
+	for range 10 {
+		a, err := r.Account(ctx, code)
+		if err != nil {
+			return nil, err
+		}
+		if err := edit(a); err != nil {
+			return nil, err
+		}
+		a.UpdatedAt = r.cfg.Now().UTC()
+		a.Rev = a.Version + 1
+		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
+		case err == nil:
+			a.Version++
+			r.remember(a)
+			return a, nil
+		case errors.Is(err, store.ErrConflict):
+			continue
+		case errors.Is(err, store.ErrDuplicate):
+			return nil, fault.New(fault.Conflict, "whatsapp.number_taken", "A phone number id belongs to another client already.")
+		default:
+			return nil, err
+		}
+	}
+	return nil, fault.New(fault.Conflict, "client.busy", "The client is being changed by others. Try again.")
+}
+
+// NewKey gives a client a new API key; the one before stays valid until previousUntil.
+func (r *Registry) NewKey(ctx context.Context, code string) (key string, previousUntil time.Time, err error) {
+	key, hash := newKey()
+	_, err = r.Change(ctx, code, func(a *Account) error {
+		now := r.cfg.Now().UTC()
+		until := now.Add(keyOverlap)
+		var keep []APIKey
+		for _, k := range a.APIKeys {
+			if k.ValidUntil == nil { // the one in use now; those that were ending before end at once: two at a time
+				k.ValidUntil = &until
+				keep = append(keep[:0], k)
+			}
+		}
+		previousUntil = until
+		a.APIKeys = append(keep, APIKey{SHA256: hash, CreatedAt: now})
+		return nil
+	})
+	return key, previousUntil, err
+}
+
+// SetStatus suspends or resumes a client.
+func (r *Registry) SetStatus(ctx context.Context, code, status string) (*Account, error) {
+	return r.Change(ctx, code, func(a *Account) error {
+		if a.Status == Erasing {
+			return fault.New(fault.Conflict, "client.erasing", "This client is being erased.")
+		}
+		a.Status = status
+		return nil
+	})
+}
+
+// WhatsAppSecrets is a Meta account in the clear, on its way to be sealed.
+type WhatsAppSecrets struct {
+	WABAID                              string
+	PhoneNumberIDs                      []string
+	AccessToken, AppSecret, VerifyToken secret.Text
+}
+
+// SetWhatsApp replaces a client's Meta account.
+func (r *Registry) SetWhatsApp(ctx context.Context, code string, s WhatsAppSecrets) (*Account, error) {
+	return r.Change(ctx, code, func(a *Account) error {
+		w := &WhatsApp{WABAID: s.WABAID, UpdatedAt: r.cfg.Now().UTC()}
+		// the order given is kept: the first number is the one to send from
+		for _, p := range s.PhoneNumberIDs {
+			if !slices.Contains(w.PhoneNumberIDs, p) {
+				w.PhoneNumberIDs = append(w.PhoneNumberIDs, p)
+			}
+		}
+		a.WhatsApp = w
+		return r.seal(a, map[string]secret.Text{"whatsapp.accessToken": s.AccessToken, "whatsapp.appSecret": s.AppSecret, "whatsapp.verifyToken": s.VerifyToken})
+	})
+}
+
+func (r *Registry) seal(a *Account, values map[string]secret.Text) error {
+	places := a.sealed()
+	for field, v := range values {
+		*places[field] = ""
+		if v == "" {
+			continue
+		}
+		s, err := r.cfg.Ring.Seal(a.Code, field, v.Reveal())
+		if err != nil {
+			return err
+		}
+		*places[field] = s
+	}
+	return nil
+}
+
+// SecretInfo tells of one group of stored secrets, never a value.
+type SecretInfo struct {
+	Name      string    // "whatsapp"
+	Fields    []string  // which are set
+	KeyID     string    // the ring's key that sealed them
+	UpdatedAt time.Time // zero: not known
+}
+
+// Secrets lists what secrets a client has.
+func (a *Account) Secrets() []SecretInfo {
+	groups := map[string]*SecretInfo{}
+	for _, field := range SecretFields {
+		at, ok := a.sealed()[field]
+		if !ok || *at == "" {
+			continue
+		}
+		name := field
+		for i := range field {
+			if field[i] == '.' {
+				name = field[:i]
+				break
+			}
+		}
+		g := groups[name]
+		if g == nil {
+			g = &SecretInfo{Name: name}
+			groups[name] = g
+		}
+		g.Fields = append(g.Fields, field)
+		g.KeyID = secret.KeyID(*at)
+	}
+	out := []SecretInfo{}
+	for name, at := range map[string]time.Time{"whatsapp": a.whatsappAt(), "databaseUrl": {}, "smtp": {}, "google": {}, "storage": {}} {
+		if g := groups[name]; g != nil {
+			g.UpdatedAt = at
+			out = append(out, *g)
+		}
+	}
+	slices.SortFunc(out, func(x, y SecretInfo) int {
+		if x.Name < y.Name {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func (a *Account) whatsappAt() time.Time {
+	if a.WhatsApp == nil {
+		return time.Time{}
+	}
+	return a.WhatsApp.UpdatedAt
+}
+
+// AppSecret opens the app secret of a client's own Meta app, for the webhook that is not yet known to be anyone's;
+// "" if the client has none or is unknown.
+func (r *Registry) AppSecret(ctx context.Context, code string) (secret.Text, error) {
+	return r.secretOf(ctx, code, "whatsapp.appSecret")
+}
+
+// VerifyToken opens the verify token of a client's own Meta app; "" if the client has none or is unknown.
+func (r *Registry) VerifyToken(ctx context.Context, code string) (secret.Text, error) {
+	return r.secretOf(ctx, code, "whatsapp.verifyToken")
+}
+
+func (r *Registry) secretOf(ctx context.Context, code, field string) (secret.Text, error) {
+	a, err := r.Account(ctx, code)
+	if fault.Of(err) == fault.NotFound {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return open(r.cfg.Ring, a, field)
+}
+
+// Erase removes a client for good: its database, then its document with the secrets. It goes on where it was stopped.
+// Call it from a job, after BeginErase.
+func (r *Registry) Erase(ctx context.Context, code string) error {
+	a, err := r.Account(ctx, code)
+	if fault.Of(err) == fault.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if a.Status != Erasing {
+		return fmt.Errorf("tenant: %s is not marked for erasure", code)
+	}
+	if err := r.vacate(ctx, code); err != nil {
+		return err
+	}
+	if err := r.cfg.DropDB(ctx, code); err != nil {
+		return err
+	}
+	if err := r.cfg.Services.Commit(ctx, Accounts.Remove(a)); err != nil {
+		return err
+	}
+	r.forget(code)
+	return nil
+}
+
+// BeginErase marks a client: from now on nobody can use it.
+func (r *Registry) BeginErase(ctx context.Context, code string) error {
+	_, err := r.Change(ctx, code, func(a *Account) error { a.Status = Erasing; return nil })
+	return err
+}
+
+// vacate waits until nobody uses a client's database, and closes it.
+func (r *Registry) vacate(ctx context.Context, code string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r.closeWhere(func(e *entry) bool { return e.code == code })
+		r.mu.RLock()
+		e := r.clients[code]
+		free := e == nil || (e.handle == nil && e.refs == 0)
+		r.mu.RUnlock()
+		if free {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// newKey makes an API key and the hash to keep.
+func newKey() (key, hash string) {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b)
+	key = "ecod_" + base64.RawURLEncoding.EncodeToString(b)
+	sum := sha256.Sum256([]byte(key))
+	return key, hex.EncodeToString(sum[:])
+}

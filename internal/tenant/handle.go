@@ -1,0 +1,159 @@
+package tenant
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// Use gives a client at work, opening its database if need be. Call release once, when done; the database stays open
+// for the next caller until it is idle or the budget is needed. A client that is not registered is fault.NotFound; a
+// database that cannot be opened, fault.Unavailable. Suspended clients can be used: who may act is asked elsewhere.
+func (r *Registry) Use(ctx context.Context, code string) (tn *Tenant, release func(), err error) {
+	r.mu.Lock()
+	e := r.clients[code]
+	if e == nil || e.status == Erasing {
+		r.mu.Unlock()
+		return nil, nil, ErrUnknown()
+	}
+	if r.closed {
+		r.mu.Unlock()
+		return nil, nil, fault.New(fault.Unavailable, "stopping", "The engine is stopping.")
+	}
+	e.refs++
+	tn = e.handle
+	r.mu.Unlock()
+	release = sync.OnceFunc(func() { r.release(e) })
+	if tn == nil {
+		if tn, err = r.openHandle(ctx, e); err != nil {
+			release()
+			return nil, nil, err
+		}
+	}
+	return tn, release, nil
+}
+
+func (r *Registry) openHandle(ctx context.Context, e *entry) (*Tenant, error) {
+	e.opening.Lock()
+	defer e.opening.Unlock()
+	r.mu.RLock()
+	tn := e.handle
+	r.mu.RUnlock()
+	if tn != nil {
+		return tn, nil
+	}
+	a, err := Accounts.Get(ctx, r.cfg.Services, e.code)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Unavailable, "client.unavailable", "The client's database cannot be reached now.")
+	}
+	db, err := r.cfg.OpenDB(ctx, a)
+	if err != nil {
+		return nil, fault.Wrap(fmt.Errorf("open database of %s: %w", e.code, err), fault.Unavailable, "client.unavailable",
+			"The client's database cannot be reached now.")
+	}
+	tn = &Tenant{Code: e.code, DB: db, ring: r.cfg.Ring}
+	tn.account.Store(a)
+	r.mu.Lock()
+	e.handle = tn
+	r.open++
+	over := r.open > r.cfg.MaxOpen
+	r.mu.Unlock()
+	if over {
+		r.closeOldest()
+	}
+	return tn, nil
+}
+
+func (r *Registry) release(e *entry) {
+	r.mu.Lock()
+	e.refs--
+	e.usedAt = r.cfg.Now()
+	var db store.DB
+	if e.refs == 0 && e.handle != nil && (r.closed || r.clients[e.code] != e) {
+		db = r.detach(e)
+	}
+	r.mu.Unlock()
+	r.close(e.code, db)
+}
+
+// detach takes an unused handle out of its entry; r.mu is held. The caller closes the database without the lock:
+// that writes a checkpoint, which nobody else should wait for.
+func (r *Registry) detach(e *entry) store.DB {
+	db := e.handle.DB
+	e.handle = nil
+	r.open--
+	return db
+}
+
+func (r *Registry) close(code string, db store.DB) {
+	if db == nil {
+		return
+	}
+	if err := db.Close(); err != nil {
+		r.cfg.Log.Error("a client's database did not close cleanly", "client", code, "error", err)
+	}
+}
+
+// closeWhere closes the unused databases that pick chooses.
+func (r *Registry) closeWhere(pick func(*entry) bool) {
+	dbs := map[string]store.DB{}
+	r.mu.Lock()
+	if r.open > 0 {
+		for _, e := range r.clients {
+			if e.handle != nil && e.refs == 0 && pick(e) {
+				dbs[e.code] = r.detach(e)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for code, db := range dbs {
+		r.close(code, db)
+	}
+}
+
+func (r *Registry) closeIdle() {
+	now := r.cfg.Now()
+	r.closeWhere(func(e *entry) bool { return now.Sub(e.usedAt) > r.cfg.IdleFor })
+}
+
+func (r *Registry) closeOldest() {
+	r.mu.RLock()
+	var oldest *entry
+	for _, e := range r.clients {
+		if e.handle != nil && e.refs == 0 && (oldest == nil || e.usedAt.Before(oldest.usedAt)) {
+			oldest = e
+		}
+	}
+	r.mu.RUnlock()
+	if oldest != nil {
+		r.closeWhere(func(e *entry) bool { return e == oldest })
+	}
+}
+
+// Close closes every database, those in use when they are released. Wait for users first: it waits up to the
+// context's end for them.
+func (r *Registry) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.closeWhere(func(*entry) bool { return true })
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r.mu.RLock()
+		open := r.open
+		r.mu.RUnlock()
+		if open == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("tenant: %d databases still in use: %w", open, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,347 @@
+package tenant
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/secret"
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// Config is what a Registry is built from.
+type Config struct {
+	Services store.DB
+	Ring     *secret.Ring
+	// OpenDB opens a client's database, making it if it is new.
+	OpenDB func(ctx context.Context, a *Account) (store.DB, error)
+	// DropDB erases a client's database for good; no error if it is not there.
+	DropDB func(ctx context.Context, code string) error
+	// OnActive is called when a client becomes active or its account changes: work that was held may go on. It must not block.
+	OnActive func(code string)
+	Now      func() time.Time
+	Log      *slog.Logger
+	MaxOpen  int           // open databases at most, beyond those in use; 0: 200
+	IdleFor  time.Duration // a database unused for so long is closed; 0: 2 min
+}
+
+// Registry knows every client and holds the open databases. Safe for concurrent use.
+type Registry struct {
+	cfg Config
+
+	mu      sync.RWMutex
+	clients map[string]*entry // by code
+	byPhone map[string]string // phone number id -> code
+	byWABA  map[string][]string
+	open    int // open handles
+	closed  bool
+	cursor  int64 // of Changes; only Watch's goroutine and Load
+}
+
+// entry is what is kept in memory of every registered client: enough to route and to check keys, little enough for 10,000s.
+type entry struct {
+	code    string
+	name    string
+	status  string
+	version int64
+	keys    []keyHash
+	phones  []string
+	waba    string
+	origins []string
+
+	opening sync.Mutex // held while the database is opened, so that others wait for the one opening
+	handle  *Tenant    // nil: closed
+	refs    int
+	usedAt  time.Time
+}
+
+type keyHash struct {
+	sum   [sha256.Size]byte
+	until time.Time // zero: no end
+}
+
+// NewRegistry makes an empty registry; call Load before use and Watch beside it.
+func NewRegistry(cfg Config) *Registry {
+	if cfg.MaxOpen == 0 {
+		cfg.MaxOpen = 200
+	}
+	if cfg.IdleFor == 0 {
+		cfg.IdleFor = 2 * time.Minute
+	}
+	return &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{}}
+}
+
+// Load reads what changed in ClientSecrets since the last call: everything, the first time.
+func (r *Registry) Load(ctx context.Context) error {
+	for {
+		ids, next, err := r.cfg.Services.Changes(ctx, Accounts.Schema.Kind, r.cursor)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			r.cursor = next
+			return nil
+		}
+		if err := r.reload(ctx, ids...); err != nil {
+			return err
+		}
+		r.cursor = next
+	}
+}
+
+// Watch keeps the registry in step with ClientSecrets and closes idle databases, until ctx ends.
+func (r *Registry) Watch(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := r.Load(ctx); err != nil && ctx.Err() == nil {
+			if !failing {
+				r.cfg.Log.Error("client registry cannot be refreshed; the last known state serves on", "error", err)
+			}
+			failing = true
+		} else {
+			failing = false
+		}
+		r.closeIdle()
+	}
+}
+
+// reload takes the accounts with these record ids into memory, and writes back those that a hand edited, so that
+// their searchable values are right again.
+func (r *Registry) reload(ctx context.Context, ids ...string) error {
+	recs, err := r.cfg.Services.Get(ctx, Accounts.Schema.Kind, ids...)
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for _, id := range ids {
+		gone[id] = true
+	}
+	for _, rec := range recs {
+		delete(gone, rec.ID)
+		a, err := Accounts.Decode(rec)
+		if err != nil {
+			// one unreadable document must not take the others down
+			r.cfg.Log.Error("a client's document cannot be read; its last known state serves on", "client", rec.ID, "error", err)
+			continue
+		}
+		r.take(ctx, rec, a)
+	}
+	for id := range gone {
+		r.forget(id)
+	}
+	return nil
+}
+
+func (r *Registry) take(ctx context.Context, rec store.Record, a *Account) {
+	a.Code = rec.ID
+	code, ok := Code(rec.ID)
+	if !ok || code != rec.ID {
+		r.cfg.Log.Error("a client's _id must be its code in upper case; the client is not served", "client", rec.ID)
+		return
+	}
+	if a.Status == "" {
+		a.Status = Active
+	}
+	if a.Rev != rec.Version {
+		a.Rev = rec.Version + 1
+		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
+		case err == nil:
+			a.Version++
+		case errors.Is(err, store.ErrConflict):
+			return // written again meanwhile: the next look takes it
+		case errors.Is(err, store.ErrDuplicate):
+			r.cfg.Log.Error("a client's phone number belongs to another client already; it is routed to the first", "client", a.Code)
+		default:
+			r.cfg.Log.Error("a client's edited document cannot be taken up", "client", a.Code, "error", err)
+			return
+		}
+	}
+	r.remember(a)
+}
+
+// remember puts an account's routing into memory.
+func (r *Registry) remember(a *Account) {
+	r.mu.Lock()
+	e := r.clients[a.Code]
+	if e == nil {
+		e = &entry{code: a.Code}
+		r.clients[a.Code] = e
+	}
+	if a.Version < e.version {
+		r.mu.Unlock()
+		return
+	}
+	wasHeld := e.status != "" && e.version != a.Version
+	r.unroute(e)
+	e.name, e.status, e.version, e.origins = a.Name, a.Status, a.Version, a.AllowedOrigins
+	e.keys = e.keys[:0]
+	for _, k := range a.APIKeys {
+		b, err := hex.DecodeString(k.SHA256)
+		if err != nil || len(b) != sha256.Size {
+			continue
+		}
+		h := keyHash{sum: [sha256.Size]byte(b)}
+		if k.ValidUntil != nil {
+			h.until = *k.ValidUntil
+		}
+		e.keys = append(e.keys, h)
+	}
+	e.phones, e.waba = nil, ""
+	if w := a.WhatsApp; w != nil {
+		e.waba = w.WABAID
+		for _, p := range w.PhoneNumberIDs {
+			if owner, taken := r.byPhone[p]; taken && owner != a.Code {
+				continue
+			}
+			r.byPhone[p] = a.Code
+			e.phones = append(e.phones, p)
+		}
+		if e.waba != "" {
+			r.byWABA[e.waba] = append(r.byWABA[e.waba], a.Code)
+		}
+	}
+	if e.handle != nil {
+		e.handle.account.Store(a)
+	}
+	active := a.Status == Active && wasHeld
+	r.mu.Unlock()
+	if active && r.cfg.OnActive != nil {
+		r.cfg.OnActive(a.Code)
+	}
+}
+
+// unroute removes an entry's routes; r.mu is held.
+func (r *Registry) unroute(e *entry) {
+	for _, p := range e.phones {
+		if r.byPhone[p] == e.code {
+			delete(r.byPhone, p)
+		}
+	}
+	if e.waba != "" {
+		rest := slices.DeleteFunc(r.byWABA[e.waba], func(c string) bool { return c == e.code })
+		if len(rest) == 0 {
+			delete(r.byWABA, e.waba)
+		} else {
+			r.byWABA[e.waba] = rest
+		}
+	}
+}
+
+func (r *Registry) forget(code string) {
+	r.mu.Lock()
+	e := r.clients[code]
+	if e == nil {
+		r.mu.Unlock()
+		return
+	}
+	r.unroute(e)
+	delete(r.clients, code)
+	var db store.DB
+	if e.handle != nil && e.refs == 0 {
+		db = r.detach(e)
+	}
+	r.mu.Unlock()
+	r.close(code, db)
+}
+
+// ErrUnknown is the fault for a client that is not registered.
+func ErrUnknown() error { return fault.Missing("client") }
+
+// errKey is the one answer to every wrong pair of code and key.
+func errKey() error {
+	return fault.New(fault.Unauthenticated, "auth.invalid", "The API key or the client code is not valid.")
+}
+
+// Authenticate checks an API key (x-api-key) of a client (x-client-code). It gives the client's code in its stored form.
+// Wrong or unknown: 401; right but suspended: 403.
+func (r *Registry) Authenticate(code, key string) (string, error) {
+	sum := sha256.Sum256([]byte(key))
+	code, valid := Code(code)
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var keys []keyHash
+	var status string
+	if e := r.clients[code]; valid && e != nil {
+		keys, status = e.keys, e.status
+	}
+	now := r.cfg.Now()
+	ok := 0
+	for _, k := range keys {
+		if k.until.IsZero() || now.Before(k.until) {
+			ok |= subtle.ConstantTimeCompare(k.sum[:], sum[:])
+		}
+	}
+	if ok != 1 || key == "" {
+		return "", errKey()
+	}
+	if status != Active {
+		return "", fault.New(fault.Forbidden, "client.suspended", "This client is suspended.")
+	}
+	return code, nil
+}
+
+// ByPhone gives the client that a phone number id belongs to.
+func (r *Registry) ByPhone(phoneNumberID string) (string, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	c, ok := r.byPhone[phoneNumberID]
+	return c, ok
+}
+
+// ByWABA gives the clients that hold a WhatsApp business account.
+func (r *Registry) ByWABA(waba string) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Clone(r.byWABA[waba])
+}
+
+// Status gives a client's status; "" if it is not registered.
+func (r *Registry) Status(code string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.clients[code]; e != nil {
+		return e.status
+	}
+	return ""
+}
+
+// AllowsOrigin tells whether a client's dashboards may call from this origin.
+func (r *Registry) AllowsOrigin(code, origin string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.clients[code]
+	return e != nil && slices.Contains(e.origins, origin)
+}
+
+// AnyAllowsOrigin tells whether some client's dashboards may call from this origin.
+func (r *Registry) AnyAllowsOrigin(origin string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, e := range r.clients {
+		if slices.Contains(e.origins, origin) {
+			return true
+		}
+	}
+	return false
+}
+
+// Len is the number of registered clients, and of open databases.
+func (r *Registry) Len() (registered, open int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.clients), r.open
+}
