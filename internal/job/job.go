@@ -1,0 +1,133 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// Handler does a job. tn is nil for the types that are the system's own. Its writes in the tenant's database must be
+// idempotent: facts with derived ids first, the deciding record last.
+type Handler func(ctx context.Context, tn *tenant.Tenant, j store.Job) (Result, error)
+
+// Result is what a handler leaves when it ends without error.
+type Result struct {
+	Next   []store.NewJob // made, under derived unique keys, in the commit that ends the job
+	Result any            // small, shown at /api/jobs; nil for none
+}
+
+// Type declares a kind of job.
+type Type struct {
+	Name        string
+	Handle      Handler
+	System      bool          // has no tenant
+	Timeout     time.Duration // of one execution; 0: 1 min
+	MaxAttempts int           // 0: 8
+	Base, Cap   time.Duration // of the backoff; 0: 5 s, 30 min
+}
+
+// Backoff is the pause before attempt n+1: min(cap, base*2^(n-1)), jittered by half, plus up to 250 ms.
+func (t Type) Backoff(n int) time.Duration {
+	d := t.Cap
+	if n < 30 {
+		d = min(t.Cap, t.Base<<max(n-1, 0))
+	}
+	return time.Duration(float64(d)*(0.5+rand.Float64()/2)) + rand.N(250*time.Millisecond)
+}
+
+// verdict is an error that says what is to become of the job.
+type verdict struct {
+	state       store.State
+	after       time.Duration
+	countFailed bool
+	code        string
+	next        []store.NewJob
+	err         error
+}
+
+func (v *verdict) Error() string {
+	if v.err != nil {
+		return v.err.Error()
+	}
+	return v.code
+}
+
+func (v *verdict) Unwrap() error { return v.err }
+
+// Retry asks for another attempt after a pause, which counts; 0 leaves the pause to the type's backoff.
+func Retry(after time.Duration, code string, err error) error {
+	return &verdict{state: store.Scheduled, after: after, countFailed: true, code: code, err: err}
+}
+
+// Snooze asks for another execution after a pause and costs no attempt: nothing was wrong with the job.
+func Snooze(after time.Duration, code string, err error) error {
+	return &verdict{state: store.Scheduled, after: max(after, time.Millisecond), code: code, err: err}
+}
+
+// Park holds the job until its cause is removed: credentials, a suspended client.
+func Park(code string, err error) error { return &verdict{state: store.Parked, code: code, err: err} }
+
+// Dead ends the job for good: it can never succeed. next is what follows from that.
+func Dead(code string, err error, next ...store.NewJob) error {
+	return &verdict{state: store.Dead, countFailed: true, code: code, err: err, next: next}
+}
+
+// LastAttempt tells whether a failure of this execution would be the job's last.
+func LastAttempt(j store.Job) bool { return j.Attempt+1 >= j.MaxAttempts }
+
+// Payload decodes a job's payload; a payload that does not decode is Dead.
+func Payload[T any](j store.Job) (T, error) {
+	var p T
+	if err := json.Unmarshal(j.Payload, &p); err != nil {
+		return p, Dead("payload", fmt.Errorf("payload of %s: %w", j.Type, err))
+	}
+	return p, nil
+}
+
+// New makes the request for a job; payload is marshalled.
+func New(tn, typ string, payload any) store.NewJob {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		panic("job: payload does not marshal: " + err.Error())
+	}
+	return store.NewJob{Tenant: tn, Type: typ, Payload: b}
+}
+
+// outcome turns how a handler ended into what the queue records.
+func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.Outcome {
+	o := store.Outcome{ID: j.ID, Token: j.Token}
+	if err == nil {
+		o.State, o.Next = store.Succeeded, res.Next
+		if res.Result != nil {
+			o.Result, _ = json.Marshal(res.Result)
+		}
+		return o
+	}
+	var v *verdict
+	if !errors.As(err, &v) {
+		v = &verdict{state: store.Scheduled, countFailed: true, code: "error", err: err}
+	}
+	o.State, o.CountFailed, o.Next = v.state, v.countFailed, v.next
+	if v.countFailed && v.state == store.Scheduled && LastAttempt(j) {
+		o.State = store.Dead
+	}
+	if o.State == store.Scheduled {
+		after := v.after
+		if after == 0 {
+			after = t.Backoff(j.Attempt + 1)
+		}
+		o.RunAt = now.Add(after)
+	}
+	msg := v.Error()
+	if len(msg) > 500 {
+		msg = msg[:500]
+	}
+	o.Error = &store.JobError{At: now, Attempt: j.Attempt + 1, Code: v.code, Message: msg}
+	return o
+}

@@ -1,0 +1,393 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// Lease and beat: a job whose runner vanished is taken over when its lease ends.
+const (
+	Lease     = 15 * time.Second
+	beat      = 5 * time.Second
+	trust     = Lease - 2*time.Second // without a beat for so long, this runner no longer trusts its leases
+	softStop  = 18 * time.Second      // running jobs may finish for so long after a stop is asked
+	hardStop  = 3 * time.Second       // and get so long to give up after that
+	claimMost = 64
+)
+
+// ErrLeaseLost is the cause of a job's cancelled context when another runner may have it by now.
+var ErrLeaseLost = errors.New("job: lease lost")
+
+// errStopping is the cause when the process stops; the job goes back, its attempt not counted.
+var errStopping = errors.New("job: the engine is stopping")
+
+// errCancelled is the cause when the job was asked to stop.
+var errCancelled = errors.New("job: cancelled")
+
+// Config is what a Runner is built from.
+type Config struct {
+	Queue       store.Queue
+	Wake        <-chan struct{} // something may be ready
+	Tenants     *tenant.Registry
+	Concurrency int           // jobs at once
+	Poll        time.Duration // the safety poll
+	Log         *slog.Logger
+	Now         func() time.Time
+	// Observe is called after each execution, for metrics.
+	Observe func(typ string, state store.State, wait, run time.Duration)
+	// Changed is called after a job changed, for live views; it must not block.
+	Changed func(tenant, jobID string)
+}
+
+// Runner claims and runs jobs. Owner is its name in the leases, new for every process.
+type Runner struct {
+	cfg   Config
+	Owner string
+	types map[string]Type
+	names []string
+
+	mu       sync.Mutex
+	held     map[string]held // by job id
+	free     chan struct{}   // a slot was freed
+	wg       sync.WaitGroup
+	beatenAt time.Time
+}
+
+type held struct {
+	token  int64
+	cancel context.CancelCauseFunc
+}
+
+// NewRunner makes a runner of these types.
+func NewRunner(cfg Config, types ...Type) *Runner {
+	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]Type{}, held: map[string]held{}, free: make(chan struct{}, 1)}
+	if r.cfg.Observe == nil {
+		r.cfg.Observe = func(string, store.State, time.Duration, time.Duration) {}
+	}
+	if r.cfg.Changed == nil {
+		r.cfg.Changed = func(string, string) {}
+	}
+	for _, t := range types {
+		if t.Timeout == 0 {
+			t.Timeout = time.Minute
+		}
+		if t.Base == 0 {
+			t.Base, t.Cap = 5*time.Second, 30*time.Minute
+		}
+		r.types[t.Name] = t
+		r.names = append(r.names, t.Name)
+	}
+	return r
+}
+
+// Run claims and runs jobs until ctx ends, then lets the running ones finish, gives the others back, and returns.
+func (r *Runner) Run(ctx context.Context) error {
+	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopWork(nil)
+	beating := make(chan struct{})
+	go func() { defer close(beating); r.beat(work) }()
+
+	slots := make(chan struct{}, r.cfg.Concurrency)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			continue
+		case <-r.cfg.Wake:
+		case <-r.free:
+		case <-timer.C:
+		}
+		timer.Reset(r.round(ctx, work, slots))
+	}
+	r.drain(stopWork)
+	stopWork(nil)
+	<-beating
+	return nil
+}
+
+// round promotes what is due, claims what slots are free for, and tells how long to wait at most before the next round.
+func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Duration {
+	_, next, err := r.cfg.Queue.Promote(ctx)
+	if err != nil {
+		r.complain(ctx, "jobs cannot be promoted", err)
+		return time.Second
+	}
+	for {
+		n := min(cap(slots)-len(slots), claimMost)
+		if n == 0 {
+			break
+		}
+		jobs, err := r.cfg.Queue.Claim(ctx, store.ClaimRequest{Owner: r.Owner, Limit: n, Lease: Lease, Types: r.names})
+		if err != nil {
+			r.complain(ctx, "jobs cannot be claimed", err)
+			return time.Second
+		}
+		for _, j := range jobs {
+			slots <- struct{}{}
+			jctx := r.hold(work, j)
+			r.wg.Go(func() {
+				defer func() {
+					<-slots
+					select {
+					case r.free <- struct{}{}:
+					default:
+					}
+				}()
+				_, _ = r.execute(jctx, j)
+			})
+		}
+		if len(jobs) < n {
+			break
+		}
+	}
+	wait := r.cfg.Poll
+	if !next.IsZero() {
+		wait = min(wait, max(next.Sub(r.cfg.Now()), time.Millisecond))
+	}
+	return wait
+}
+
+func (r *Runner) complain(ctx context.Context, msg string, err error) {
+	if ctx.Err() == nil {
+		r.cfg.Log.Error(msg, "error", err)
+	}
+}
+
+// hold registers a claimed job, so that its lease is watched.
+func (r *Runner) hold(ctx context.Context, j store.Job) context.Context {
+	jctx, cancel := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	r.held[j.ID] = held{j.Token, cancel}
+	r.mu.Unlock()
+	return jctx
+}
+
+// Do enqueues a job claimed by the caller and runs it here and now; if this process dies, a runner takes it over.
+// For a duplicate it runs nothing. The error is the queue's, or the handler's (then the job is retried by a runner).
+func (r *Runner) Do(ctx context.Context, nj store.NewJob) (store.Enqueued, Result, error) {
+	nj.ClaimFor = r.Owner
+	made, err := r.cfg.Queue.Enqueue(ctx, nj)
+	if err != nil || made[0].Duplicate {
+		if err == nil {
+			return made[0], Result{}, nil
+		}
+		return store.Enqueued{}, Result{}, err
+	}
+	j := made[0].Job
+	// the caller may go away; what it asked for is durable and goes on
+	jctx := r.hold(context.WithoutCancel(ctx), j)
+	r.wg.Add(1)
+	defer r.wg.Done()
+	res, err := r.execute(jctx, j)
+	return made[0], res, err
+}
+
+// execute runs one claimed job and records its end.
+func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
+	started := r.cfg.Now()
+	defer func() {
+		r.mu.Lock()
+		if h, ok := r.held[j.ID]; ok && h.token == j.Token {
+			h.cancel(nil)
+			delete(r.held, j.ID)
+		}
+		r.mu.Unlock()
+	}()
+	log := r.cfg.Log.With("client", j.Tenant, "job", j.ID, "type", j.Type)
+	t, known := r.types[j.Type]
+	var res Result
+	var err error
+	if !known {
+		err = Park("unknown_type", nil)
+	} else {
+		res, err = r.call(ctx, t, j)
+	}
+	now := r.cfg.Now()
+	o := t.outcome(j, res, err, now)
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+	case errors.Is(cause, ErrLeaseLost):
+		log.Warn("lease lost; another runner has the job", "error", err)
+		return res, err
+	case errors.Is(cause, errStopping) && !isVerdict(err):
+		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
+	case errors.Is(cause, errCancelled):
+		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, nil
+	}
+	// the outcome must be recorded even while the process stops
+	fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease)
+	defer cancel()
+	ok, ferr := r.cfg.Queue.Finish(fctx, o)
+	switch {
+	case ferr != nil:
+		log.Error("a job's end cannot be recorded; it will run again when its lease ends", "error", ferr)
+		return res, errors.Join(err, ferr)
+	case !ok[0]:
+		log.Warn("a job's end was refused: it was taken over by another runner")
+		return res, errors.Join(err, ErrLeaseLost)
+	}
+	level := slog.LevelDebug
+	if o.State == store.Dead {
+		level = slog.LevelError
+	} else if err != nil {
+		level = slog.LevelWarn
+	}
+	if err != nil {
+		log.Log(ctx, level, "job "+string(o.State), "attempt", j.Attempt+1, "error", err)
+	} else {
+		log.Log(ctx, level, "job "+string(o.State), "ms", now.Sub(started).Milliseconds())
+	}
+	r.cfg.Observe(j.Type, o.State, started.Sub(j.RunAt), now.Sub(started))
+	r.cfg.Changed(j.Tenant, j.ID)
+	return res, err
+}
+
+func isVerdict(err error) bool { var v *verdict; return errors.As(err, &v) }
+
+// call gives the handler its tenant and its time, and turns a panic into an error.
+func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.cfg.Log.Error("panic in a job", "client", j.Tenant, "job", j.ID, "type", j.Type, "panic", p, "stack", string(debug.Stack()))
+			err = Retry(0, "panic", fmt.Errorf("panic: %v", p))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+	defer cancel()
+	if t.System {
+		return t.Handle(ctx, nil, j)
+	}
+	switch r.cfg.Tenants.Status(j.Tenant) {
+	case tenant.Active:
+	case tenant.Suspended:
+		return res, Park("client_suspended", nil)
+	default:
+		return res, Park("client_gone", nil)
+	}
+	tn, release, err := r.cfg.Tenants.Use(ctx, j.Tenant)
+	if err != nil {
+		if fault.Of(err) == fault.NotFound {
+			return res, Park("client_gone", err)
+		}
+		return res, Snooze(5*time.Second, "client_unavailable", err)
+	}
+	defer release()
+	return t.Handle(ctx, tn, j)
+}
+
+// beat prolongs the leases of what is held, and cancels what is held no longer.
+func (r *Runner) beat(ctx context.Context) {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	r.beatenAt = time.Now()
+	strays := map[string]int64{} // leases in our name that nobody here works on, seen at the last beat
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		mine := maps.Clone(r.held)
+		r.mu.Unlock()
+		bctx, cancel := context.WithTimeout(ctx, beat)
+		kept, err := r.cfg.Queue.Beat(bctx, r.Owner, Lease)
+		cancel()
+		if err != nil {
+			r.complain(ctx, "leases cannot be prolonged", err)
+			if time.Since(r.beatenAt) > trust {
+				for _, h := range mine {
+					h.cancel(ErrLeaseLost)
+				}
+			}
+			continue
+		}
+		r.beatenAt = time.Now()
+		still := map[string]store.Held{}
+		for _, k := range kept {
+			still[k.ID] = k
+		}
+		for jobID, h := range mine {
+			switch k, ok := still[jobID]; {
+			case !ok || k.Token != h.token:
+				h.cancel(ErrLeaseLost)
+			case k.Cancel:
+				h.cancel(errCancelled)
+			}
+		}
+		strays = r.giveBack(ctx, kept, strays)
+	}
+}
+
+// giveBack returns jobs that are leased to us but that nobody here works on: the answer to a claim, or to a finish,
+// was lost. It waits for the second sight, since a job claimed just now may not be held yet.
+func (r *Runner) giveBack(ctx context.Context, kept []store.Held, seen map[string]int64) map[string]int64 {
+	strays := map[string]int64{}
+	r.mu.Lock()
+	for _, k := range kept {
+		if _, ok := r.held[k.ID]; !ok {
+			strays[k.ID] = k.Token
+		}
+	}
+	r.mu.Unlock()
+	for jobID, token := range strays {
+		if seen[jobID] != token {
+			continue
+		}
+		if _, err := r.cfg.Queue.Finish(ctx, store.Outcome{ID: jobID, Token: token, State: store.Ready}); err != nil {
+			r.complain(ctx, "a job without a worker cannot be given back", err)
+		}
+	}
+	return strays
+}
+
+// Interrupt tells a running job of this process that it is asked to cancel, at once instead of at the next beat.
+func (r *Runner) Interrupt(jobID string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h, ok := r.held[jobID]; ok {
+		h.cancel(errCancelled)
+	}
+}
+
+// Running is the number of jobs held now.
+func (r *Runner) Running() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.held)
+}
+
+// drain waits for the running jobs: softly, then with their contexts cancelled, then gives back what is left.
+func (r *Runner) drain(stopWork context.CancelCauseFunc) {
+	done := make(chan struct{})
+	go func() { r.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(softStop):
+		stopWork(errStopping)
+		select {
+		case <-done:
+		case <-time.After(hardStop):
+			r.cfg.Log.Warn("jobs do not stop; they are given back and may run elsewhere", "jobs", r.Running())
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), hardStop)
+	defer cancel()
+	if n, err := r.cfg.Queue.Release(ctx, r.Owner); err != nil {
+		r.cfg.Log.Error("jobs cannot be given back; they run again when their leases end", "error", err)
+	} else if n > 0 {
+		r.cfg.Log.Info("jobs given back", "jobs", n)
+	}
+}
