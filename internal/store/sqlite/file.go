@@ -1,0 +1,224 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+const (
+	maxReaders  = 4                // connections that read one file at once
+	readerIdle  = 10 * time.Second // after which an unused one is closed
+	busyTimeout = 5 * time.Second  // waiting for another process (a shell) that writes
+)
+
+// file is one SQLite file: a connection that writes (see write) and some that read, all opened on demand.
+// Hundreds are open at once, so what an idle one holds is kept small.
+type file struct {
+	path    string
+	cacheKB int // page cache of each connection, at most
+	pages   int // PRAGMA max_page_count; 0: none. For tests of a full disk.
+
+	calls   sync.WaitGroup // calls under way, and the writer's goroutine
+	reading chan struct{}  // a place for each reader
+	w       *conn          // the writer goroutine's own
+
+	mu      sync.Mutex
+	closed  bool
+	queue   []*request
+	writing bool
+	idle    []idleConn // most recently used last
+	sweeper *time.Timer
+}
+
+type idleConn struct {
+	*conn
+	since time.Time
+}
+
+// openFile opens a file or makes it, durably.
+func openFile(ctx context.Context, path string, cacheKB int) (*file, error) {
+	f := &file{path: path, cacheKB: cacheKB, reading: make(chan struct{}, maxReaders)}
+	if st, err := os.Stat(path); err == nil && st.Size() > 0 {
+		return f, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, unavailable(err)
+	}
+	c, err := f.connect(ctx, true)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	// SQLite syncs the file; its name in the folder is for us to sync.
+	if err := c.script("PRAGMA journal_mode = WAL"); err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		_ = c.close()
+		return nil, unavailable(err)
+	}
+	f.w = c
+	return f, nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// connect opens a connection. Those that only read can still recover and check-point the file.
+func (f *file) connect(ctx context.Context, writes bool) (*conn, error) {
+	pragmas := fmt.Sprintf("PRAGMA busy_timeout = %d; PRAGMA cache_size = -%d; PRAGMA temp_store = MEMORY",
+		busyTimeout.Milliseconds(), f.cacheKB)
+	if writes {
+		// FULL: in WAL mode, COMMIT returns after the log was synced. The limit shrinks a log that a burst left long.
+		pragmas += "; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA journal_size_limit = 4194304"
+		if f.pages > 0 {
+			pragmas += fmt.Sprintf("; PRAGMA max_page_count = %d", f.pages)
+		}
+	} else {
+		pragmas += "; PRAGMA query_only = ON"
+	}
+	return openConn(ctx, f.path, pragmas)
+}
+
+// read runs fn with a connection that sees everything committed before. fn's errors come back as the contract
+// has them: what SQLite reports is store.ErrUnavailable, or ctx's error if ctx is done.
+func (f *file) read(ctx context.Context, fn func(c *conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return store.ErrClosed
+	}
+	f.calls.Add(1)
+	f.mu.Unlock()
+	defer f.calls.Done()
+
+	select {
+	case f.reading <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-f.reading }()
+
+	c, err := f.reader(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	sound := false
+	defer func() { // also when fn panics
+		if !sound {
+			_ = c.close()
+			return
+		}
+		f.keep(c)
+	}()
+	err = fn(c)
+	if err != nil && ctx.Err() != nil { // it may have been interrupted in the middle
+		return ctx.Err()
+	}
+	sound = !ends(err)
+	return unavailable(err)
+}
+
+// snapshot is read for an fn of several statements that must see the same state.
+func (f *file) snapshot(ctx context.Context, fn func(c *conn) error) error {
+	return f.read(ctx, func(c *conn) error {
+		if _, err := c.exec(ctx, "BEGIN"); err != nil {
+			return err
+		}
+		err := fn(c)
+		if _, end := c.exec(context.Background(), "ROLLBACK"); err == nil {
+			err = end
+		}
+		return err
+	})
+}
+
+func (f *file) reader(ctx context.Context) (*conn, error) {
+	f.mu.Lock()
+	if n := len(f.idle); n > 0 {
+		c := f.idle[n-1].conn
+		f.idle = f.idle[:n-1]
+		f.mu.Unlock()
+		return c, nil
+	}
+	f.mu.Unlock()
+	return f.connect(ctx, false)
+}
+
+func (f *file) keep(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idle = append(f.idle, idleConn{c, time.Now()})
+	if f.sweeper == nil {
+		f.sweeper = time.AfterFunc(readerIdle, f.sweep)
+	}
+}
+
+// sweep closes the readers that were not used for a while.
+func (f *file) sweep() {
+	f.mu.Lock()
+	f.sweeper = nil
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	old := 0
+	for old < len(f.idle) && time.Since(f.idle[old].since) >= readerIdle {
+		old++
+	}
+	closing := slices.Clone(f.idle[:old])
+	f.idle = slices.Delete(f.idle, 0, old)
+	if len(f.idle) > 0 {
+		f.sweeper = time.AfterFunc(readerIdle, f.sweep)
+	}
+	f.calls.Add(1)
+	f.mu.Unlock()
+	defer f.calls.Done()
+	for _, c := range closing {
+		_ = c.close() // without the lock: the last connection of a file checkpoints its log
+	}
+}
+
+// close lets the calls under way finish and releases the file. The last connection checkpoints the log.
+func (f *file) close() error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		f.calls.Wait()
+		return nil
+	}
+	f.closed = true
+	f.mu.Unlock()
+	f.calls.Wait()
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sweeper != nil {
+		f.sweeper.Stop()
+	}
+	var err error
+	for _, c := range f.idle {
+		err = c.close()
+	}
+	f.idle = nil
+	if f.w != nil {
+		err = f.w.close()
+		f.w = nil
+	}
+	return unavailable(err)
+}

@@ -1,0 +1,282 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// maxBatch bounds the writes that share a commit, and so how long the first of them waits for the last.
+const maxBatch = 256
+
+// write runs fn in a transaction and returns when it is durable.
+//
+// Concurrent callers share the transaction, its COMMIT and its fsync: their fns run one after another, in the
+// order of the calls. An fn's error undoes that fn and is given to its caller alone. What SQLite itself cannot
+// do (disk full, I/O error, a failed COMMIT) is store.ErrUnavailable to everybody in the transaction, and
+// nothing of it is there. A panic of fn undoes it and goes on in the caller. Once fn has begun, write waits
+// for its end even if ctx is done.
+func (f *file) write(ctx context.Context, fn func(tx *wtx) error) error {
+	return f.enqueue(ctx, &request{fn: fn})
+}
+
+// writeOne is write for an fn that changes something by at most one statement, its last: such a statement
+// undoes itself when it fails, so no savepoint is set.
+func (f *file) writeOne(ctx context.Context, fn func(tx *wtx) error) error {
+	return f.enqueue(ctx, &request{fn: fn, one: true})
+}
+
+type request struct {
+	fn    func(tx *wtx) error
+	one   bool
+	taken atomic.Bool // by the writer, to run it, or by its caller, to withdraw it
+	done  chan struct{}
+	err   error
+	panic any
+}
+
+func (f *file) enqueue(ctx context.Context, r *request) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.done = make(chan struct{})
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return store.ErrClosed
+	}
+	f.queue = append(f.queue, r)
+	if !f.writing { // no goroutine stays behind for an idle file
+		f.writing = true
+		f.calls.Add(1)
+		go f.drain()
+	}
+	f.calls.Add(1)
+	f.mu.Unlock()
+	defer f.calls.Done()
+
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		if r.taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		<-r.done
+	}
+	if r.panic != nil {
+		panic(r.panic)
+	}
+	return unavailable(r.err)
+}
+
+// drain commits what is queued until nothing is. One runs at a time; it alone touches f.w.
+func (f *file) drain() {
+	defer f.calls.Done()
+	batch := make([]*request, 0, maxBatch)
+	for {
+		f.mu.Lock()
+		n := min(len(f.queue), maxBatch)
+		if n == 0 {
+			f.queue, f.writing = nil, false
+			f.mu.Unlock()
+			return
+		}
+		batch = append(batch[:0], f.queue[:n]...)
+		f.queue = f.queue[n:]
+		f.mu.Unlock()
+
+		f.commit(batch)
+		for _, r := range batch {
+			close(r.done)
+		}
+		clear(batch)
+		runtime.Gosched() // those just answered may have more: let it share the next commit
+	}
+}
+
+// commit runs the requests in one transaction and sets their results.
+func (f *file) commit(batch []*request) {
+	tx := &wtx{}
+	ran := make([]*request, 0, len(batch))
+	err := f.begin(tx)
+	for _, r := range batch {
+		if !r.taken.CompareAndSwap(false, true) {
+			continue
+		}
+		ran = append(ran, r)
+		if err == nil {
+			err = f.run(tx, r)
+		}
+	}
+	if err == nil {
+		_, err = f.w.exec(context.Background(), "COMMIT")
+	}
+	if err != nil {
+		f.rollback(err)
+		for _, r := range ran {
+			if r.err == nil && r.panic == nil || ends(r.err) {
+				r.err = fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+			}
+		}
+		return
+	}
+	for _, hook := range tx.hooks {
+		hook()
+	}
+}
+
+// begin starts a transaction, on a new connection if there is none.
+func (f *file) begin(tx *wtx) (err error) {
+	if f.w == nil {
+		if f.w, err = f.connect(context.Background(), true); err != nil {
+			f.w = nil
+			return err
+		}
+	}
+	tx.c = f.w
+	_, err = f.w.exec(context.Background(), "BEGIN IMMEDIATE")
+	return err
+}
+
+// rollback ends a transaction that failed, and the connection with it unless the trouble lies outside of both.
+func (f *file) rollback(cause error) {
+	if f.w == nil {
+		return
+	}
+	_, _ = f.w.exec(context.Background(), "ROLLBACK") // fails if SQLite did it itself
+	switch code(cause) & 0xff {
+	case codeBusy, codeFull:
+		return
+	}
+	_ = f.w.close()
+	f.w = nil
+}
+
+// run runs one request in the transaction. The error it returns is the end of the whole transaction.
+func (f *file) run(tx *wtx, r *request) error {
+	bg := context.Background()
+	// Undoing the first that writes is a ROLLBACK; only those behind it need a savepoint.
+	save := tx.kept && !r.one
+	if save {
+		if _, err := tx.c.exec(bg, "SAVEPOINT one"); err != nil {
+			return err
+		}
+	}
+	hooks := len(tx.hooks)
+	tx.one, tx.wrote, tx.broken = r.one, 0, nil
+	tx.call(r)
+	switch {
+	case tx.broken != nil: // whatever fn made of it
+		return tx.broken
+	case r.err == nil && r.panic == nil:
+		tx.kept = tx.kept || tx.wrote > 0
+		if save {
+			_, err := tx.c.exec(bg, "RELEASE one")
+			return err
+		}
+		return nil
+	}
+	clear(tx.hooks[hooks:])
+	tx.hooks, tx.seq = tx.hooks[:hooks], 0
+	switch {
+	case save:
+		if _, err := tx.c.exec(bg, "ROLLBACK TO one"); err != nil {
+			return err
+		}
+		_, err := tx.c.exec(bg, "RELEASE one")
+		return err
+	case tx.wrote == 0:
+		return nil
+	case !tx.kept:
+		if _, err := tx.c.exec(bg, "ROLLBACK"); err != nil {
+			return err
+		}
+		_, err := tx.c.exec(bg, "BEGIN IMMEDIATE")
+		return err
+	}
+	return fmt.Errorf("a single write failed after it was done: %w", r.err)
+}
+
+// wtx is the transaction as one fn sees it. It must not be used after fn returned.
+type wtx struct {
+	c      *conn
+	kept   bool  // an fn before this one wrote
+	one    bool  // this fn promised one write
+	wrote  int   // statements of this fn that changed something
+	broken error // what made the transaction unusable
+	hooks  []func()
+	seq    int64 // the last number given to a record in this transaction; 0: not read yet
+}
+
+func (tx *wtx) call(r *request) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panic = fmt.Sprintf("%v\n\nin the writer:\n%s", p, debug.Stack())
+		}
+	}()
+	r.err = r.fn(tx)
+}
+
+func (tx *wtx) write() {
+	if tx.wrote++; tx.one && tx.wrote > 1 {
+		panic("store/sqlite: a second write in writeOne")
+	}
+}
+
+func (tx *wtx) failed(err error) error {
+	if ends(err) {
+		tx.broken = err
+	}
+	return err
+}
+
+// exec runs one INSERT, UPDATE or DELETE and tells how many rows it changed (not counting triggers').
+func (tx *wtx) exec(sql string, args ...any) (int64, error) {
+	n, err := tx.c.exec(context.Background(), sql, args...)
+	if n > 0 {
+		tx.write()
+	}
+	return n, tx.failed(err)
+}
+
+// rows runs a query; anything but a SELECT (say UPDATE … RETURNING) counts as a write.
+func (tx *wtx) rows(sql string, args ...any) iter.Seq2[row, error] {
+	return func(yield func(row, error) bool) {
+		if !isSelect(sql) {
+			tx.write()
+		}
+		for r, err := range tx.c.rows(context.Background(), sql, args...) {
+			if !yield(r, tx.failed(err)) {
+				return
+			}
+		}
+	}
+}
+
+func isSelect(sql string) bool {
+	sql = strings.TrimSpace(sql)
+	return len(sql) > 6 && strings.EqualFold(sql[:6], "SELECT")
+}
+
+// first gives the first row of a query; nil if there is none.
+func (tx *wtx) first(sql string, args ...any) (row, error) {
+	for r, err := range tx.rows(sql, args...) {
+		return r, err
+	}
+	return nil, nil
+}
+
+// script runs statements that take no arguments (DDL).
+func (tx *wtx) script(sql string) error {
+	tx.write()
+	return tx.failed(tx.c.script(sql))
+}
+
+// onCommit has fn run once the transaction is durable, before any caller is told: keep it short.
+func (tx *wtx) onCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }
