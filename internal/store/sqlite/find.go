@@ -1,0 +1,366 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+const (
+	defaultLimit = 100
+	// rareValue is up to how many records one value of a multi field drives a query with another order: they are
+	// read and sorted. A value of more is only looked up while the order's index is walked.
+	rareValue = 1000
+	// maxParams is how many values of one term are bound singly.
+	maxParams = 256
+)
+
+// Find is store.DB's.
+func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
+	s, err := db.search(q)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case q.Limit < 0:
+		return nil, fmt.Errorf("store: limit %d", q.Limit)
+	case q.Limit > store.MaxLimit:
+		return nil, fmt.Errorf("%w: limit %d", store.ErrTooLarge, q.Limit)
+	case q.Limit == 0:
+		q.Limit = defaultLimit
+	}
+	if _, err := s.parts(q); err != nil || s.none {
+		return nil, err
+	}
+	var out []store.Record
+	fn := func(c *conn) error {
+		out = nil
+		if err := s.drive(ctx, c, q.Order); err != nil {
+			return err
+		}
+		parts, err := s.parts(q)
+		if err != nil {
+			return err
+		}
+		for _, p := range parts {
+			sql, args := s.sql(s.t.columns, p)
+			sql += s.order(q)
+			args = append(args, q.Limit-len(out))
+			for r, err := range c.rows(ctx, sql, args...) {
+				if err != nil {
+					return err
+				}
+				out = append(out, record(r))
+			}
+			if len(out) == q.Limit {
+				break
+			}
+		}
+		return nil
+	}
+	if q.After != nil || len(s.having) > 0 { // perhaps several statements
+		err = db.f.snapshot(ctx, fn)
+	} else {
+		err = db.f.read(ctx, fn)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Count is store.DB's.
+func (db *DB) Count(ctx context.Context, q store.Query) (n int64, err error) {
+	s, err := db.search(q)
+	if err != nil || s.none {
+		return 0, err
+	}
+	err = db.f.snapshot(ctx, func(c *conn) error {
+		if err := s.drive(ctx, c, ""); err != nil {
+			return err
+		}
+		sql, args := s.sql("count(*)", cond{})
+		if len(s.having) == 1 && len(s.where) == 0 {
+			sql, args = "SELECT count(*) FROM "+s.having[0].side+" WHERE value = ?", []any{s.having[0].value}
+		}
+		r, err := c.first(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		n = r.int(0)
+		return nil
+	})
+	return n, err
+}
+
+// cond is a condition of SQL with its arguments.
+type cond struct {
+	sql  string
+	args []any
+}
+
+// search is a query's terms as SQL.
+type search struct {
+	t      *table
+	where  []cond
+	having []having // records must have these values in multi fields
+	driver int      // the one of having that the query starts from; -1: none
+	none   bool     // nothing can satisfy the terms
+}
+
+type having struct {
+	side  string
+	value any
+}
+
+func (db *DB) search(q store.Query) (*search, error) {
+	t, err := db.table(q.Kind)
+	if err != nil {
+		return nil, err
+	}
+	s := &search{t: t, driver: -1}
+	for _, term := range q.Where {
+		if err := s.add(term); err != nil {
+			return nil, fmt.Errorf("store: %s: %w", q.Kind, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *search) add(term store.Term) error {
+	f, ok := store.Field{Name: "_id"}, true
+	if term.Field != "" {
+		f, ok = s.t.Field(term.Field)
+	}
+	if !ok {
+		return fmt.Errorf("no field %q", term.Field)
+	}
+	if term.Op != store.In && len(term.Values) != 1 {
+		return fmt.Errorf("%d values for one of %s", len(term.Values), term.Field)
+	}
+	for _, v := range term.Values {
+		_, isText := v.(string)
+		_, isInt := v.(int64)
+		if !(isText && f.Type == store.Text) && !(isInt && f.Type == store.Int) {
+			return fmt.Errorf("a value of type %T for %s", v, term.Field)
+		}
+	}
+	if f.Multi && term.Op == store.Eq {
+		s.having = append(s.having, having{s.t.side(f.Name), term.Values[0]})
+		return nil
+	}
+	column := "t." + quote(f.Name)
+	if f.Multi {
+		column = "value"
+	}
+	c := cond{args: term.Values}
+	switch term.Op {
+	case store.Eq:
+		c.sql = column + " = ?"
+	case store.In:
+		if len(term.Values) == 0 {
+			s.none = true
+			return nil
+		}
+		c = in(column, f.Type, term.Values)
+	case store.Lt, store.Le, store.Gt, store.Ge:
+		if f.Multi {
+			return fmt.Errorf("%s has several values and no order", f.Name)
+		}
+		c.sql = column + [...]string{store.Lt: " < ?", store.Le: " <= ?", store.Gt: " > ?", store.Ge: " >= ?"}[term.Op]
+	case store.Prefix:
+		if f.Type != store.Text {
+			return fmt.Errorf("a prefix of %s, which is no text", f.Name)
+		}
+		c.sql = column + " >= ?"
+		if end := successor(term.Values[0].(string)); end != "" {
+			c.sql += " AND " + column + " < ?"
+			c.args = []any{term.Values[0], end}
+		}
+	default:
+		return fmt.Errorf("unknown operator %d", term.Op)
+	}
+	if f.Multi {
+		c.sql = "t._id IN (SELECT _id FROM " + s.t.side(f.Name) + " WHERE " + c.sql + ")"
+	}
+	s.where = append(s.where, c)
+	return nil
+}
+
+// successor gives the least text above all that begin with prefix; "" if there is none.
+func successor(prefix string) string {
+	b := []byte(prefix)
+	for len(b) > 0 {
+		if last := len(b) - 1; b[last] < 0xff {
+			b[last]++
+			return string(b)
+		}
+		b = b[:len(b)-1]
+	}
+	return ""
+}
+
+// in binds some values singly, in a number of lengths small enough to keep the statements prepared, and many as a
+// JSON list, texts in hex since they may be any bytes.
+func in(column string, typ store.Type, values []any) cond {
+	if len(values) <= maxParams {
+		n := 1
+		for n < len(values) {
+			n *= 2
+		}
+		args := append(make([]any, 0, n), values...)
+		for len(args) < n {
+			args = append(args, values[0])
+		}
+		return cond{column + " IN (?" + strings.Repeat(", ?", n-1) + ")", args}
+	}
+	value := "value"
+	list := values
+	if typ == store.Text {
+		value = "CAST(unhex(value) AS TEXT)"
+		list = make([]any, len(values))
+		for i, v := range values {
+			list[i] = hex.EncodeToString([]byte(v.(string)))
+		}
+	}
+	b, _ := json.Marshal(list) // strings and int64 always marshal
+	return cond{column + " IN (SELECT " + value + " FROM json_each(?))", []any{text(b)}}
+}
+
+// drive chooses what the query starts from: the rarest of the values that records must have, unless even that is
+// so frequent that walking the order's index is better.
+func (s *search) drive(ctx context.Context, c *conn, order string) error {
+	if len(s.having) == 0 {
+		return nil
+	}
+	if len(s.having) == 1 && order == "" { // its table has the order already
+		s.driver = 0
+		return nil
+	}
+	least := int64(rareValue)
+	if order == "" {
+		s.driver, least = 0, rareValue+1
+	}
+	for i, h := range s.having {
+		r, err := c.first(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+h.side+" WHERE value = ? LIMIT ?)", h.value, least)
+		if err != nil {
+			return err
+		}
+		if n := r.int(0); n < least {
+			s.driver, least = i, n
+		}
+	}
+	return nil
+}
+
+// sql makes the statement up to its order.
+func (s *search) sql(columns string, place cond) (string, []any) {
+	var b strings.Builder
+	var args []any
+	b.WriteString("SELECT " + columns + " FROM ")
+	and := " WHERE "
+	add := func(c cond) {
+		if c.sql != "" {
+			b.WriteString(and + c.sql)
+			args = append(args, c.args...)
+			and = " AND "
+		}
+	}
+	if s.driver >= 0 { // CROSS: in this order
+		h := s.having[s.driver]
+		b.WriteString(h.side + " m CROSS JOIN " + quote(s.t.Kind) + " t ON t._id = m._id")
+		add(cond{"m.value = ?", []any{h.value}})
+	} else {
+		b.WriteString(quote(s.t.Kind) + " t")
+	}
+	for _, c := range s.where {
+		add(c)
+	}
+	for i, h := range s.having {
+		if i != s.driver {
+			add(cond{"EXISTS (SELECT 1 FROM " + h.side + " WHERE value = ? AND _id = t._id)", []any{h.value}})
+		}
+	}
+	add(place)
+	return b.String(), args
+}
+
+// id is the column to order by: of two that are equal, the one that comes in order.
+func (s *search) id() string {
+	if s.driver >= 0 {
+		return "m._id"
+	}
+	return "t._id"
+}
+
+func (s *search) order(q store.Query) string {
+	desc := ""
+	if q.Desc {
+		desc = " DESC"
+	}
+	by := s.id() + desc
+	switch {
+	case q.Order == "seq" && s.t.Sequenced:
+		by = "t.seq" + desc
+	case q.Order != "":
+		by = "t." + quote(q.Order) + desc + ", t._id" + desc
+	}
+	return " ORDER BY " + by + " LIMIT ?"
+}
+
+// parts gives the conditions of the cursor, one for each stretch of the order that is one stretch of an index:
+// records without the ordering field stand apart, first when ascending (SQLite's NULLs, and the contract's).
+func (s *search) parts(q store.Query) ([]cond, error) {
+	beyond := " > "
+	if q.Desc {
+		beyond = " < "
+	}
+	a := q.After
+	switch {
+	case q.Order == "":
+		if a == nil {
+			return []cond{{}}, nil
+		}
+		return []cond{{s.id() + beyond + "?", []any{a.ID}}}, nil
+	case q.Order == "seq" && s.t.Sequenced:
+		if a == nil {
+			return []cond{{}}, nil
+		}
+		n, ok := a.Value.(int64)
+		if !ok {
+			return nil, fmt.Errorf("store: %s: a cursor of type %T for seq", q.Kind, a.Value)
+		}
+		return []cond{{"t.seq" + beyond + "?", []any{n}}}, nil
+	}
+	f, ok := s.t.Field(q.Order)
+	if !ok || f.Multi {
+		return nil, fmt.Errorf("store: %s: no order by %q", q.Kind, q.Order)
+	}
+	if a == nil {
+		return []cond{{}}, nil
+	}
+	col := "t." + quote(f.Name)
+	switch v := a.Value.(type) {
+	case nil:
+		absent := cond{col + " IS NULL AND t._id" + beyond + "?", []any{a.ID}}
+		if q.Desc {
+			return []cond{absent}, nil
+		}
+		return []cond{absent, {col + " IS NOT NULL", nil}}, nil
+	case string, int64:
+		if _, isText := v.(string); isText != (f.Type == store.Text) {
+			return nil, fmt.Errorf("store: %s: a cursor of type %T for %s", q.Kind, v, q.Order)
+		}
+		present := cond{"(" + col + ", t._id)" + beyond + "(?, ?)", []any{v, a.ID}}
+		if q.Desc {
+			return []cond{present, {col + " IS NULL", nil}}, nil
+		}
+		return []cond{present}, nil
+	}
+	return nil, errors.New("store: a cursor of another type than text or integer")
+}
