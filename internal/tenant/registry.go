@@ -24,8 +24,8 @@ type Config struct {
 	OpenDB func(ctx context.Context, a *Account) (store.DB, error)
 	// DropDB erases a client's database for good; no error if it is not there.
 	DropDB func(ctx context.Context, code string) error
-	// OnActive is called when a client becomes active or its account changes: work that was held may go on. It must not block.
-	OnActive func(code string)
+	// OnChange is called after a known client's account changed: held work may go on, or live views must end. It must not block.
+	OnChange func(code, status string)
 	Now      func() time.Time
 	Log      *slog.Logger
 	MaxOpen  int           // open databases at most, beyond those in use; 0: 200
@@ -40,7 +40,8 @@ type Registry struct {
 	clients map[string]*entry // by code
 	byPhone map[string]string // phone number id -> code
 	byWABA  map[string][]string
-	open    int // open handles
+	origins map[string]int // how many clients allow each
+	open    int            // open handles
 	closed  bool
 	cursor  int64 // of Changes; only Watch's goroutine and Load
 }
@@ -75,7 +76,7 @@ func NewRegistry(cfg Config) *Registry {
 	if cfg.IdleFor == 0 {
 		cfg.IdleFor = 2 * time.Minute
 	}
-	return &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{}}
+	return &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{}, origins: map[string]int{}}
 }
 
 // Load reads what changed in ClientSecrets since the last call: everything, the first time.
@@ -185,9 +186,12 @@ func (r *Registry) remember(a *Account) {
 		r.mu.Unlock()
 		return
 	}
-	wasHeld := e.status != "" && e.version != a.Version
+	changed := e.status != "" && e.version != a.Version
 	r.unroute(e)
 	e.name, e.status, e.version, e.origins = a.Name, a.Status, a.Version, a.AllowedOrigins
+	for _, o := range e.origins {
+		r.origins[o]++
+	}
 	e.keys = e.keys[:0]
 	for _, k := range a.APIKeys {
 		b, err := hex.DecodeString(k.SHA256)
@@ -217,15 +221,19 @@ func (r *Registry) remember(a *Account) {
 	if e.handle != nil {
 		e.handle.account.Store(a)
 	}
-	active := a.Status == Active && wasHeld
 	r.mu.Unlock()
-	if active && r.cfg.OnActive != nil {
-		r.cfg.OnActive(a.Code)
+	if changed && r.cfg.OnChange != nil {
+		r.cfg.OnChange(a.Code, a.Status)
 	}
 }
 
 // unroute removes an entry's routes; r.mu is held.
 func (r *Registry) unroute(e *entry) {
+	for _, o := range e.origins {
+		if r.origins[o]--; r.origins[o] <= 0 {
+			delete(r.origins, o)
+		}
+	}
 	for _, p := range e.phones {
 		if r.byPhone[p] == e.code {
 			delete(r.byPhone, p)
@@ -331,12 +339,7 @@ func (r *Registry) AllowsOrigin(code, origin string) bool {
 func (r *Registry) AnyAllowsOrigin(origin string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, e := range r.clients {
-		if slices.Contains(e.origins, origin) {
-			return true
-		}
-	}
-	return false
+	return r.origins[origin] > 0
 }
 
 // Len is the number of registered clients, and of open databases.

@@ -1,0 +1,147 @@
+package chat
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+)
+
+// SendJob is the type of the job that sends a message.
+const SendJob = "whatsapp.send"
+
+// Desk is the work on conversations, for every client; the tenant says whose.
+type Desk struct {
+	Book  *crm.Book
+	Graph *whatsapp.Client
+	Now   func() time.Time
+	Log   *slog.Logger
+	// Settled gives the jobs that follow when a message with an origin was sent, refused, or lost its answer.
+	Settled func(tn *tenant.Tenant, m *Message) []store.NewJob
+}
+
+// Outgoing asks for a message.
+type Outgoing struct {
+	Contact *crm.Contact
+	LeadID  string
+	From    string          // phone number id; "" is the client's first
+	Type    string          // "text", "template" …
+	Object  json.RawMessage // Graph's object of that type
+	Text    string          // what to show of it
+	ReplyTo string          // wamid
+	Resend  bool            // once more, if the answer is lost and there is evidence that it was not sent
+	Origin  Origin
+	Seed    string // names the message: the same seed gives the same message
+}
+
+// Refusal is why a message cannot be planned, as the client is told.
+type Refusal struct{ Code, Detail string }
+
+func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
+
+// Plan gives the message and the writes that put it into its conversation, ready to be sent by the job SendOf. A
+// *Refusal if it cannot be addressed.
+func (d *Desk) Plan(tn *tenant.Tenant, o Outgoing) (*Message, []store.Write, error) {
+	from, err := d.from(tn, o.From)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := d.Now().UTC()
+	m := &Message{
+		ID: id.Derived("msg", tn.Code, "out", o.Seed), ConversationID: conversationID(tn.Code, from, o.Contact.ID), ContactID: o.Contact.ID,
+		PhoneNumberID: from, Direction: Out, Type: o.Type, ReplyTo: o.ReplyTo, Status: Queued,
+		StatusAt: map[string]time.Time{Queued: now}, CreatedAt: now, Origin: o.Origin,
+	}
+	if o.Text != "" {
+		m.Text = &o.Text
+	}
+	if o.Type != "text" {
+		m.Content = o.Object
+	}
+	to, recipient := address(o.Contact)
+	if to == "" && recipient == "" {
+		return nil, nil, &Refusal{"no_address", "The contact has neither a phone number nor a WhatsApp user id."}
+	}
+	body, err := whatsapp.BuildSend(whatsapp.SendRequest{
+		To: to, Recipient: recipient, Type: o.Type, Object: o.Object, ReplyTo: o.ReplyTo, BizOpaque: m.ID,
+	})
+	if err != nil {
+		return nil, nil, &Refusal{"whatsapp.invalid_message", err.Error()}
+	}
+	m.Send = &Send{State: planned, Body: body, Resend: o.Resend}
+	cv := &Conversation{
+		ID: m.ConversationID, ContactID: o.Contact.ID, LeadID: o.LeadID, Phone: o.Contact.Phone, PhoneNumberID: from,
+		Name: o.Contact.Name, LastMessageAt: now, CreatedAt: now,
+	}
+	return m, []store.Write{
+		Conversations.Ensure(cv),
+		Messages.Ensure(m),
+		news.Write(now, news.MessageCreated, m.ID, "message", m.View()),
+	}, nil
+}
+
+// from chooses the number to send from.
+func (d *Desk) from(tn *tenant.Tenant, want string) (string, error) {
+	w := tn.Account().WhatsApp
+	if w == nil || len(w.PhoneNumberIDs) == 0 {
+		return "", &Refusal{"whatsapp.not_configured", "The client has no WhatsApp number yet."}
+	}
+	if want == "" {
+		return w.PhoneNumberIDs[0], nil
+	}
+	if !slices.Contains(w.PhoneNumberIDs, want) {
+		return "", &Refusal{"whatsapp.unknown_number", "The number to send from is not one of the client's."}
+	}
+	return want, nil
+}
+
+// address is where Meta reaches a contact: the spelling it used itself comes first.
+func address(c *crm.Contact) (to, recipient string) {
+	switch {
+	case c.WaID != "":
+		return c.WaID, ""
+	case c.Phone != "":
+		return strings.TrimPrefix(c.Phone, "+"), ""
+	default:
+		return "", c.UserID
+	}
+}
+
+// sendPayload is the payload of SendJob.
+type sendPayload struct {
+	MessageID string `json:"messageId"`
+}
+
+// SendOf is the job that sends a planned message.
+func (d *Desk) SendOf(tn *tenant.Tenant, m *Message, cause store.Causation) store.NewJob {
+	n := job.New(tn.Code, SendJob, sendPayload{m.ID})
+	n.UniqueKey = "send:" + m.ID
+	cause.Message = m.ID
+	n.Causation = cause
+	return n
+}
+
+// retry runs a read-then-commit until no other writer came between.
+func retry(ctx context.Context, step func() error) error {
+	var err error
+	for range 20 {
+		if err = step(); !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrDuplicate) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return err
+}

@@ -1,0 +1,311 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+)
+
+// ResendJob is the type of the job that decides about a second try of an unconfirmed message that asked for one.
+const ResendJob = "whatsapp.resend"
+
+// How long an unconfirmed message waits for its status webhook before a second try is considered, and how long for
+// evidence that webhooks arrive at all.
+const (
+	resendAfter  = 120 * time.Second
+	resendGiveUp = 15 * time.Minute
+)
+
+// sendPatience is how long a message may be put off by Meta's limits before it fails.
+const sendPatience = 24 * time.Hour
+
+// recordTimeout bounds the writing down of an answer; it is not cut short by a stop of the engine.
+const recordTimeout = 10 * time.Second
+
+// HandleSend is the handler of SendJob. The message is its own ledger: planned is safe to send; in_flight is written
+// before the call, so that whoever finds it there knows that the call may have been made, and never makes it again.
+func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (job.Result, error) {
+	p, err := job.Payload[sendPayload](j)
+	if err != nil {
+		return job.Result{}, err
+	}
+	m, err := Messages.Get(ctx, tn.DB, p.MessageID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return job.Result{}, job.Dead("message_gone", err)
+	case err != nil:
+		return job.Result{}, err
+	case m.Send == nil:
+		return job.Result{}, job.Dead("message_gone", errors.New("the message is not one to be sent"))
+	}
+	switch m.Send.State {
+	case accepted:
+		return d.done(tn, m), nil
+	case unconfirmed:
+		return d.done(tn, m), nil
+	case rejected:
+		return job.Result{}, job.Dead(m.failure(), errors.New("the message was refused"), d.settled(tn, m)...)
+	case inFlight:
+		if m.Send.Token > j.Token {
+			return job.Result{}, job.ErrLeaseLost
+		}
+		return d.unanswered(ctx, tn, j, m, errors.New("the process ended during the call"))
+	}
+	if err := d.guard(ctx, tn, m); err != nil {
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			return d.refuse(ctx, tn, j, m, &Error{Code: refusal.Code, Title: refusal.Detail}, err)
+		}
+		return job.Result{}, err
+	}
+	w := tn.Account().WhatsApp
+	token, err := tn.Secret("whatsapp.accessToken")
+	if err != nil || token == "" || w == nil {
+		return job.Result{}, job.Park("whatsapp.credential", errors.Join(errors.New("no usable access token"), err))
+	}
+	m.Send.State, m.Send.Token, m.Send.At, m.Status = inFlight, j.Token, d.Now().UTC(), Sending
+	if err := tn.DB.Commit(ctx, Messages.Update(m)); err != nil {
+		return job.Result{}, err
+	}
+	m.Version++
+	res, err := d.Graph.SendRaw(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, m.Send.Body)
+	return d.record(ctx, tn, j, m, res, err)
+}
+
+func (m *Message) failure() string {
+	if m.Error != nil {
+		return m.Error.Code
+	}
+	return "rejected"
+}
+
+func (d *Desk) settled(tn *tenant.Tenant, m *Message) []store.NewJob {
+	if d.Settled == nil {
+		return nil
+	}
+	return d.Settled(tn, m)
+}
+
+// done ends a send that needs nothing more but what follows from it.
+func (d *Desk) done(tn *tenant.Tenant, m *Message) job.Result {
+	next := d.settled(tn, m)
+	if m.Send.State == unconfirmed && m.Send.Resend && !m.Send.Resent {
+		n := job.New(tn.Code, ResendJob, sendPayload{m.ID})
+		n.UniqueKey, n.RunAt = "resend:"+m.ID, m.Send.At.Add(resendAfter)
+		n.Causation = store.Causation{Message: m.ID, RunID: m.Origin.RunID, Step: m.Origin.Step}
+		next = append(next, n)
+	}
+	return job.Result{Next: next, Result: map[string]string{"messageId": m.ID, "wamid": m.WAMID, "send": m.Send.State}}
+}
+
+// guard looks once more, right before the call, at what may have changed since the message was planned.
+func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) error {
+	if m.Origin.RunID == "" {
+		return nil
+	}
+	c, err := crm.Contacts.Get(ctx, tn.DB, m.ContactID)
+	if errors.Is(err, store.ErrNotFound) {
+		return &Refusal{"contact_gone", "The contact was deleted."}
+	}
+	if err != nil {
+		return err
+	}
+	if c.OptedOutAt != nil {
+		return &Refusal{"opted_out", "The contact asked for no more messages."}
+	}
+	return nil
+}
+
+// record writes down how a call ended, and says what is to become of the job.
+func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, res whatsapp.SendResult, err error) (job.Result, error) {
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err == nil {
+		return d.accept(rctx, tn, j, m, res)
+	}
+	var api *whatsapp.APIError
+	if !errors.As(err, &api) {
+		api = &whatsapp.APIError{Op: "send", Outcome: whatsapp.NotSent, Err: err}
+	}
+	failed := &Error{Code: codeOf(api), Title: api.Class.Meaning, Detail: api.Details}
+	late := d.Now().Sub(m.CreatedAt) > sendPatience
+	switch {
+	case api.Ambiguous():
+		return d.unanswered(rctx, tn, j, m, err)
+	case api.Scope() == whatsapp.ScopeAccount && !api.Temporary():
+		// not this message's fault: it waits for a new token, and releases the lane of no other
+		return d.putBack(rctx, tn, j, m, job.Park("whatsapp.credential", err))
+	case api.Outcome == whatsapp.Limited && !late:
+		wait := api.RetryAfter()
+		if api.Scope() == whatsapp.ScopePair {
+			wait = max(wait, whatsapp.PairDelay(j.Starts-1))
+		}
+		return d.putBack(rctx, tn, j, m, job.Snooze(max(wait, time.Second), "whatsapp.limited", err))
+	case api.Temporary() && !job.LastAttempt(j) && !late:
+		return d.putBack(rctx, tn, j, m, job.Retry(api.RetryAfter(), codeOf(api), err))
+	default:
+		return d.refuse(rctx, tn, j, m, failed, err)
+	}
+}
+
+func codeOf(e *whatsapp.APIError) string {
+	if e.Code != 0 {
+		return itoa(e.Code)
+	}
+	if e.HTTP != 0 {
+		return fmt.Sprintf("http_%d", e.HTTP)
+	}
+	return "network"
+}
+
+// edit changes the message that this execution put in flight, looking again as often as others come between. change
+// gives false when there is nothing left to do.
+func (d *Desk) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, change func(*Message) (bool, []store.Write, error)) (*Message, error) {
+	first := true
+	err := retry(ctx, func() error {
+		if !first {
+			again, err := Messages.Get(ctx, tn.DB, m.ID)
+			if err != nil {
+				return err
+			}
+			m = again
+		}
+		first = false
+		if m.Send.Token > j.Token {
+			return job.ErrLeaseLost // another execution has taken over: it knows better
+		}
+		changed, writes, err := change(m)
+		if err != nil || !changed {
+			return err
+		}
+		return tn.DB.Commit(ctx, append(writes, Messages.Update(m))...)
+	})
+	return m, err
+}
+
+func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, res whatsapp.SendResult) (job.Result, error) {
+	m, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+		now := d.Now().UTC()
+		m.Send.State, m.WAMID = accepted, res.ID
+		m.StatusAt["accepted"] = now
+		if next, higher := whatsapp.NextStatus(m.Status, Sent); higher {
+			m.Status = next
+		}
+		early, err := d.takeEarly(ctx, tn, m)
+		if err != nil {
+			return false, nil, err
+		}
+		writes := []store.Write{news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View())}
+		if early != nil {
+			writes = append(writes, Earlies.Remove(early))
+		}
+		return true, writes, nil
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	return d.done(tn, m), nil
+}
+
+// unanswered records a send whose answer was lost. Only a status webhook can tell what became of it.
+func (d *Desk) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, cause error) (job.Result, error) {
+	d.Log.Warn("a send's answer was lost; it waits for its status", "client", tn.Code, "job", j.ID, "message", m.ID, "error", cause)
+	m, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+		if m.Send.State != inFlight {
+			return false, nil, nil // a status came meanwhile
+		}
+		m.Send.State, m.Status = unconfirmed, Unconfirmed
+		now := d.Now().UTC()
+		m.StatusAt[Unconfirmed] = now
+		return true, []store.Write{news.Write(now, news.MessageStatus, m.ID+"|unconfirmed|"+itoa(int(m.Send.Token)), "message", m.View())}, nil
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	return d.done(tn, m), nil
+}
+
+// putBack records that a call had no effect: the message is as before it.
+func (d *Desk) putBack(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, verdict error) (job.Result, error) {
+	_, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+		if m.Send.State != inFlight {
+			return false, nil, nil
+		}
+		m.Send.State, m.Status = planned, Queued
+		return true, nil, nil
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{}, verdict
+}
+
+// refuse ends a message that will never be sent.
+func (d *Desk) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, e *Error, cause error) (job.Result, error) {
+	m, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+		if m.Send.State == accepted {
+			return false, nil, nil
+		}
+		now := d.Now().UTC()
+		m.Send.State, m.Status, m.Error = rejected, FailedSend, e
+		m.StatusAt[FailedSend] = now
+		return true, []store.Write{news.Write(now, news.MessageStatus, m.ID+"|refused", "message", m.View())}, nil
+	})
+	if err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{}, job.Dead(e.Code, cause, d.settled(tn, m)...)
+}
+
+// HandleResend is the handler of ResendJob: one more try for a message that is still unconfirmed, if the number's
+// webhooks are known to arrive and ours did not.
+func (d *Desk) HandleResend(ctx context.Context, tn *tenant.Tenant, j store.Job) (job.Result, error) {
+	p, err := job.Payload[sendPayload](j)
+	if err != nil {
+		return job.Result{}, err
+	}
+	var next []store.NewJob
+	err = retry(ctx, func() error {
+		m, err := Messages.Get(ctx, tn.DB, p.MessageID)
+		if err != nil {
+			return err
+		}
+		if m.Send.Resent && m.Send.State == planned { // written, but its job may be missing
+			next = []store.NewJob{d.secondSend(tn, m)}
+			return nil
+		}
+		if m.Send.State != unconfirmed || m.Send.Resent {
+			return nil
+		}
+		_, err = Messages.First(ctx, tn.DB, store.Query{Where: []store.Term{
+			store.Where("provenNumber", store.Eq, m.PhoneNumberID), store.Where("sentAt", store.Ge, m.Send.At.UnixMilli()),
+		}})
+		if errors.Is(err, store.ErrNotFound) {
+			if d.Now().Sub(m.Send.At) > resendGiveUp {
+				return nil // nothing proves anything: people decide
+			}
+			return job.Snooze(time.Minute, "no_evidence", nil)
+		}
+		if err != nil {
+			return err
+		}
+		m.Send.State, m.Send.Resent, m.Status = planned, true, Queued
+		next = []store.NewJob{d.secondSend(tn, m)}
+		return tn.DB.Commit(ctx, Messages.Update(m))
+	})
+	return job.Result{Next: next}, err
+}
+
+func (d *Desk) secondSend(tn *tenant.Tenant, m *Message) store.NewJob {
+	n := d.SendOf(tn, m, store.Causation{RunID: m.Origin.RunID, Step: m.Origin.Step})
+	n.UniqueKey += ":again"
+	return n
+}

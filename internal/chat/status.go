@@ -1,0 +1,181 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+)
+
+// userOptedOut is Meta's code for a customer who stopped marketing messages.
+const userOptedOut = 131050
+
+// status takes in news of a message we sent. One that comes before the message is known under its wamid (the answer to
+// our call is still on its way) is kept until it is.
+func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, it whatsapp.Item) error {
+	st := it.Status
+	m, err := d.messageOf(ctx, tn, it.PhoneNumberID, st)
+	if errors.Is(err, store.ErrNotFound) {
+		return d.keepEarly(ctx, tn, it)
+	}
+	if err != nil {
+		return err
+	}
+	if !m.apply(st) {
+		return nil
+	}
+	writes := []store.Write{news.Write(at(st.Timestamp, d.Now()), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View())}
+	if optedOut(st) {
+		if w, err := d.optOut(ctx, tn, m.ContactID, st.Timestamp); err != nil {
+			return err
+		} else if w != nil {
+			writes = append(writes, *w)
+		}
+	}
+	return tn.DB.Commit(ctx, append(writes, Messages.Update(m))...)
+}
+
+func at(t, otherwise time.Time) time.Time {
+	if t.IsZero() {
+		return otherwise
+	}
+	return t
+}
+
+func optedOut(st *whatsapp.Status) bool {
+	for _, e := range st.Errors {
+		if e.Code == userOptedOut {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Desk) optOut(ctx context.Context, tn *tenant.Tenant, contactID string, when time.Time) (*store.Write, error) {
+	c, err := crm.Contacts.Get(ctx, tn.DB, contactID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !setOptOut(c, true, "provider", when) {
+		return nil, nil
+	}
+	w := crm.Contacts.Update(c)
+	return &w, nil
+}
+
+// messageOf finds the message a status speaks of: by our own id, which Meta echoes, or by Meta's.
+func (d *Desk) messageOf(ctx context.Context, tn *tenant.Tenant, phoneNumberID string, st *whatsapp.Status) (*Message, error) {
+	if strings.HasPrefix(st.BizOpaque, "msg_") {
+		m, err := Messages.Get(ctx, tn.DB, st.BizOpaque)
+		if err == nil && m.Direction == Out && m.PhoneNumberID == phoneNumberID && (m.WAMID == "" || m.WAMID == st.ID) {
+			return m, nil
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return Messages.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("wamid", store.Eq, wamidKey(phoneNumberID, st.ID))}})
+}
+
+// apply brings a message up to a status, in whatever order they come; false if it says nothing new.
+func (m *Message) apply(st *whatsapp.Status) bool {
+	if m.Direction != Out {
+		return false
+	}
+	changed := false
+	if m.Send != nil {
+		if m.Send.State != accepted && m.Send.State != rejected {
+			m.Send.State, changed = accepted, true // the proof that our call was heard
+		}
+		if m.WAMID == "" {
+			m.WAMID, changed = st.ID, true
+		}
+		if !m.Send.Proven {
+			m.Send.Proven, changed = true, true
+		}
+	}
+	note := func(status string) {
+		if _, ok := m.StatusAt[status]; !ok && !st.Timestamp.IsZero() {
+			if m.StatusAt == nil {
+				m.StatusAt = map[string]time.Time{}
+			}
+			m.StatusAt[status], changed = st.Timestamp.UTC(), true
+		}
+	}
+	if next, higher := whatsapp.NextStatus(m.Status, st.Status); higher {
+		m.Status, changed = next, true
+		if next == whatsapp.StatusFailed && len(st.Errors) > 0 {
+			m.Error = errorOf(st.Errors[0])
+		} else if next != whatsapp.StatusFailed {
+			m.Error = nil
+		}
+	}
+	switch st.Status {
+	case whatsapp.StatusRead, whatsapp.StatusPlayed:
+		note(whatsapp.StatusDelivered) // Meta leaves out what a later state implies
+		note(st.Status)
+	case whatsapp.StatusSent, whatsapp.StatusDelivered, whatsapp.StatusFailed:
+		note(st.Status)
+	}
+	return changed
+}
+
+// maxEarly bounds what is kept for one unknown message; there are five states.
+const maxEarly = 10
+
+func (d *Desk) keepEarly(ctx context.Context, tn *tenant.Tenant, it whatsapp.Item) error {
+	key := earlyID(tn.Code, it.PhoneNumberID, it.Status.ID)
+	e, err := Earlies.Get(ctx, tn.DB, key)
+	if errors.Is(err, store.ErrNotFound) {
+		e, err = &Early{ID: key, At: d.Now().UTC()}, nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, have := range e.Items {
+		if have.Status == it.Status.Status {
+			return nil
+		}
+	}
+	if len(e.Items) >= maxEarly {
+		return nil
+	}
+	e.Items = append(e.Items, *it.Status)
+	return tn.DB.Commit(ctx, Earlies.Update(e))
+}
+
+// takeEarly applies what came before m was known by its wamid; nil if nothing did.
+func (d *Desk) takeEarly(ctx context.Context, tn *tenant.Tenant, m *Message) (*Early, error) {
+	e, err := Earlies.Get(ctx, tn.DB, earlyID(tn.Code, m.PhoneNumberID, m.WAMID))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range e.Items {
+		m.apply(&e.Items[i])
+	}
+	return e, nil
+}
+
+// earlyWrites is for messages that come from Meta itself: nothing but what was kept is to be cleared away.
+func (d *Desk) earlyWrites(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.Write, error) {
+	e, err := d.takeEarly(ctx, tn, m)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	return []store.Write{Earlies.Remove(e)}, nil
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,587 @@
+package rule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+)
+
+// The job types of this package.
+const (
+	EventJob   = "automation.event"
+	AdvanceJob = "automation.advance"
+)
+
+// maxDepthOfEvents is how many events may cause each other.
+const maxDepthOfEvents = 5
+
+// Engine is the automation of every client; the tenant says whose.
+type Engine struct {
+	Book *crm.Book
+	Desk *chat.Desk
+	Now  func() time.Time
+	Log  *slog.Logger
+
+	locks locks
+}
+
+// eventPayload is the payload of EventJob. The event itself is sealed: it is a customer's data, in the central database.
+type eventPayload struct {
+	EventRef string `json:"eventRef"`
+	Sealed   string `json:"sealed"`
+}
+
+// eventJob makes the job that works an event off.
+func (e *Engine) eventJob(seal func(field, value string) (string, error), code string, ev *Event) (store.NewJob, error) {
+	b, err := json.Marshal(ev)
+	if err != nil {
+		return store.NewJob{}, err
+	}
+	sealed, err := seal("event", string(b))
+	if err != nil {
+		return store.NewJob{}, err
+	}
+	n := job.New(code, EventJob, eventPayload{ev.ID, sealed})
+	n.UniqueKey, n.KeyHash = "event:"+ev.ID, ev.Hash
+	n.Causation = store.Causation{EventID: ev.EventID, LeadID: ev.LeadID}
+	return n, nil
+}
+
+// HandleEvent is the handler of EventJob: it makes one event's whole effect in one commit, and gives the jobs that do
+// the rest outside.
+func (e *Engine) HandleEvent(ctx context.Context, tn *tenant.Tenant, j store.Job) (job.Result, error) {
+	p, err := job.Payload[eventPayload](j)
+	if err != nil {
+		return job.Result{}, err
+	}
+	for range 20 {
+		next, err := e.handleEvent(ctx, tn, p)
+		switch {
+		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrDuplicate):
+			if ctx.Err() != nil {
+				return job.Result{}, ctx.Err()
+			}
+			continue // another event or a person changed the same lead: look again
+		case err != nil:
+			return job.Result{}, err
+		}
+		return job.Result{Next: next}, nil
+	}
+	return job.Result{}, job.Retry(0, "contention", errors.New("the lead is being changed by others all the time"))
+}
+
+func (e *Engine) handleEvent(ctx context.Context, tn *tenant.Tenant, p eventPayload) ([]store.NewJob, error) {
+	ev, err := Events.Get(ctx, tn.DB, p.EventRef)
+	switch {
+	case err == nil && ev.Outcome != nil:
+		runs, err := e.runsOf(ctx, tn, ev)
+		if err != nil {
+			return nil, err
+		}
+		return e.follow(ctx, tn, ev, runs)
+	case err == nil:
+	case errors.Is(err, store.ErrNotFound):
+		if ev, err = e.unseal(tn, p); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, err
+	}
+	defer e.locks.lock(tn.Code, ev.LeadID, ev.Phone, ev.Email)()
+	eff, err := e.decide(ctx, tn, ev)
+	if err != nil {
+		return nil, err
+	}
+	ev.Outcome = eff.outcome
+	// the deciding record last: until it stands, a repetition decides again, to the same ids
+	if err := tn.DB.Commit(ctx, append(eff.writes, Events.Update(ev))...); err != nil {
+		return nil, err
+	}
+	return e.follow(ctx, tn, ev, eff.runs)
+}
+
+func (e *Engine) unseal(tn *tenant.Tenant, p eventPayload) (*Event, error) {
+	plain, err := tn.Open("event", p.Sealed)
+	if err != nil {
+		return nil, job.Park("event_unreadable", err)
+	}
+	ev := &Event{}
+	if err := json.Unmarshal([]byte(plain.Reveal()), ev); err != nil {
+		return nil, job.Dead("event_unreadable", errors.New("the event does not decode"))
+	}
+	return ev, nil
+}
+
+func (e *Engine) runsOf(ctx context.Context, tn *tenant.Tenant, ev *Event) ([]*Run, error) {
+	return Runs.Find(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("eventRef", store.Eq, ev.ID)}, Limit: 1000})
+}
+
+// effect is what an event does.
+type effect struct {
+	outcome *Outcome
+	runs    []*Run
+	writes  []store.Write
+}
+
+// decide works out an event's effect from what stands in the database now. It writes nothing. Deciding again after part
+// of the effect was written gives the same records: ids are derived, and the lead knows which events it has seen.
+func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*effect, error) {
+	rules, err := Rules.Find(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("liveTrigger", store.Eq, ev.Trigger)}, Order: "createdAt", Limit: 1000})
+	if err != nil {
+		return nil, err
+	}
+	eff := &effect{outcome: &Outcome{Runs: []Enrol{}, Skipped: []Skip{}}}
+	lead, err := e.leadOf(ctx, tn, ev)
+	if err != nil {
+		return nil, err
+	}
+	if lead == nil {
+		for _, r := range rules {
+			eff.outcome.Skipped = append(eff.outcome.Skipped, Skip{r.ID, NoLead})
+		}
+		return eff, nil
+	}
+	contact, err := e.contactOf(ctx, tn, ev, lead, eff)
+	if err != nil {
+		return nil, err
+	}
+	lead.ContactID = contact.ID
+	created := lead.MadeBy == ev.ID
+	eff.outcome.LeadID, eff.outcome.LeadCreated = lead.ID, created
+
+	earlier, err := e.runsOf(ctx, tn, ev)
+	if err != nil {
+		return nil, err
+	}
+	mine := map[string]*Run{}
+	for _, r := range earlier {
+		mine[r.RuleID] = r
+	}
+	now := ev.ReceivedAt.UTC() // the event's own time: deciding again gives the same records
+	seen := lead.Did(ev.ID)
+	if !seen && !created {
+		lead.Fill(ev.Phone, ev.Email, crmData(ev.Lead))
+	}
+
+	// every rule is matched before any acts: a rule's effect must not decide about the next rule's turn
+	type match struct {
+		rule *Rule
+		slot string
+	}
+	var matched []match
+	for _, r := range rules {
+		if run := mine[r.ID]; run != nil && seen {
+			eff.runs = append(eff.runs, run)
+			eff.outcome.Runs = append(eff.outcome.Runs, Enrol{r.ID, run.ID, run.State})
+			continue
+		}
+		if mine[r.ID] != nil {
+			matched = append(matched, match{r, ""})
+			continue
+		}
+		slot, reason, err := e.admit(ctx, tn, r, ev, lead, contact, now)
+		if err != nil {
+			return nil, err
+		}
+		if reason == "" && seen {
+			reason = ConditionFalse // it did not match when the lead saw this event
+		}
+		if reason != "" {
+			eff.outcome.Skipped = append(eff.outcome.Skipped, Skip{r.ID, reason})
+			continue
+		}
+		matched = append(matched, match{r, slot})
+	}
+	var facts []store.Write
+	for _, m := range matched {
+		if run := mine[m.rule.ID]; run != nil { // written, but the lead was not
+			replay(run.Steps, lead)
+			eff.runs = append(eff.runs, run)
+			eff.outcome.Runs = append(eff.outcome.Runs, Enrol{m.rule.ID, run.ID, run.State})
+			continue
+		}
+		run := &Run{
+			ID: runID(tn.Code, ev.ID, m.rule.ID), EventID: ev.EventID, EventRef: ev.ID, RuleID: m.rule.ID, RuleVersion: m.rule.LiveVersion,
+			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{},
+		}
+		ws := e.begin(tn, run, m.rule.Live, newScope(ev, lead, contact, nil, now), lead, contact, now)
+		// the run last: where it stands, its message and its points do too
+		facts = append(facts, ws...)
+		facts = append(facts, Runs.Ensure(run), news.Write(now, news.AutomationRun, run.ID+"|"+run.State, "run", run.View()))
+		eff.runs = append(eff.runs, run)
+		eff.outcome.Runs = append(eff.outcome.Runs, Enrol{m.rule.ID, run.ID, run.State})
+	}
+	eff.writes = append(eff.writes, facts...)
+	if !seen {
+		lead.Mark(ev.ID)
+		lead.UpdatedAt, lead.LastActivityAt = now, now
+		event := news.LeadUpdated
+		if created {
+			event = news.LeadCreated
+		}
+		eff.writes = append(eff.writes, crm.Leads.Update(lead),
+			news.Write(now, event, lead.ID+"|"+ev.ID, "lead", lead.View(lead.Version+1)))
+	}
+	return eff, nil
+}
+
+func runID(code, eventRef, ruleID string) string { return id.Derived("arn", code, eventRef, ruleID) }
+
+func crmData(d LeadData) crm.LeadData {
+	return crm.LeadData{Name: d.Name, Source: d.Source, Currency: d.Currency, OwnerID: d.OwnerID, Value: d.Value, Tags: d.Tags, Fields: d.Fields}
+}
+
+// leadOf finds the lead of an event, or makes it if the event asks for that; nil where there is none.
+func (e *Engine) leadOf(ctx context.Context, tn *tenant.Tenant, ev *Event) (*crm.Lead, error) {
+	if ev.LeadID != "" {
+		l, err := crm.Leads.Get(ctx, tn.DB, ev.LeadID)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, nil
+		}
+		return l, err
+	}
+	l, err := e.Book.FindLead(ctx, tn, ev.Phone, ev.Email)
+	switch {
+	case err == nil:
+		return l, nil
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	case !ev.CreateLead:
+		return nil, nil
+	}
+	return e.Book.NewLead(tn, ev.ID, ev.Phone, ev.Email, crmData(ev.Lead)), nil
+}
+
+// contactOf finds or makes the lead's contact and adds its writes.
+func (e *Engine) contactOf(ctx context.Context, tn *tenant.Tenant, ev *Event, lead *crm.Lead, eff *effect) (*crm.Contact, error) {
+	if lead.ContactID != "" {
+		c, err := crm.Contacts.Get(ctx, tn.DB, lead.ContactID)
+		if err == nil || !errors.Is(err, store.ErrNotFound) {
+			return c, err
+		}
+	}
+	who := crm.Who{Phone: lead.Phone, Email: lead.Email, Name: lead.Name}
+	if who.Phone == "" {
+		who.Phone = ev.Phone
+	}
+	if who.Email == "" {
+		who.Email = ev.Email
+	}
+	c, moved, changed, err := e.Book.Contact(ctx, tn, who, ev.ID)
+	if err != nil {
+		return nil, err
+	}
+	if c.LeadID == "" {
+		c.LeadID, changed = lead.ID, true
+	}
+	if moved != nil {
+		eff.writes = append(eff.writes, crm.Contacts.Update(moved))
+	}
+	if changed {
+		eff.writes = append(eff.writes, crm.Contacts.Update(c))
+	}
+	return c, nil
+}
+
+// admit decides whether a lead enters a rule: "" and the slot it takes, or the reason why not.
+func (e *Engine) admit(ctx context.Context, tn *tenant.Tenant, r *Rule, ev *Event, l *crm.Lead, c *crm.Contact, now time.Time) (slot, reason string, err error) {
+	if r.Status != Live {
+		return "", RulePaused, nil
+	}
+	if slices.Contains(ev.Chain, r.ID) || ev.Depth > maxDepthOfEvents {
+		return "", InChain, nil
+	}
+	program, err := compileOptional(r.Live.Condition)
+	if err != nil {
+		return "", ConditionFailed, nil
+	}
+	switch ok, err := newScope(ev, l, c, nil, now).holds(program); {
+	case err != nil:
+		return "", ConditionFailed, nil
+	case !ok:
+		return "", ConditionFalse, nil
+	}
+	taken := func(slot string) (bool, error) {
+		run, err := Runs.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("slot", store.Eq, slot)}})
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil && run.ID != runID(tn.Code, ev.ID, r.ID), err
+	}
+	switch r.Live.Reenrol.Mode {
+	case EveryEvent:
+		return "", "", nil
+	case OnceEver:
+		slot = everSlot(r.ID, l.ID)
+		if yes, err := taken(slot); err != nil || yes {
+			return "", AlreadyEver, err
+		}
+		return slot, "", nil
+	case Cooldown:
+		pause, err := parseDuration(r.Live.Reenrol.Cooldown)
+		if err != nil {
+			return "", ConditionFailed, nil
+		}
+		last, err := Runs.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("ruleLead", store.Eq, r.ID+"|"+l.ID)}, Order: "startedAt", Desc: true})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return "", "", err
+		}
+		if err == nil && last.EventRef != ev.ID && (!last.Ended() || now.Sub(*last.EndedAt) < pause) {
+			return "", CoolingDown, nil
+		}
+	}
+	slot = activeSlot(r.ID, l.ID)
+	if yes, err := taken(slot); err != nil || yes {
+		return "", AlreadyActive, err
+	}
+	return slot, "", nil
+}
+
+func compileOptional(src string) (p *program, err error) {
+	if src == "" {
+		return nil, nil
+	}
+	return compile(src)
+}
+
+// begin walks a run through its rule: internal actions are done to the lead, the first send is planned. It gives the
+// writes that belong to it, beside the run itself and the lead. A run that lacks a variable is held and has done nothing.
+func (e *Engine) begin(tn *tenant.Tenant, run *Run, def *Definition, sc *scope, lead *crm.Lead, contact *crm.Contact, now time.Time) []store.Write {
+	trial := *lead
+	trial.Tags, trial.Fields = slices.Clone(lead.Tags), clone(lead.Fields)
+	w := &walk{scope: sc, lead: &trial, now: now}
+	w.actions("", def.Actions)
+	if len(w.missing) > 0 {
+		run.State, run.Held = RunHeld, &Held{Reason: "missing_variable", Names: w.missing}
+		sc.setLead(lead)
+		return nil
+	}
+	*lead = trial
+	run.State, run.Held, run.Steps = RunActive, nil, w.steps
+	var writes []store.Write
+	for _, s := range w.scores {
+		writes = append(writes, crm.ScoreEvents.Ensure(&crm.ScoreEvent{
+			ID: id.Derived("sco", run.ID, s.step), LeadID: lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now,
+		}))
+	}
+	return append(writes, e.planNext(tn, run, contact, now)...)
+}
+
+func clone(m map[string]any) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// planNext plans the run's first planned send, or ends the run if there is none. It gives the message's writes.
+func (e *Engine) planNext(tn *tenant.Tenant, run *Run, contact *crm.Contact, now time.Time) []store.Write {
+	for i := range run.Steps {
+		s := &run.Steps[i]
+		if s.State != StepPlanned {
+			continue
+		}
+		out, err := outgoing(s)
+		if err == nil {
+			out.Contact, out.LeadID, out.Origin, out.Seed = contact, run.LeadID, chat.Origin{RunID: run.ID, Step: s.ID}, run.ID+"|"+s.ID
+			var m *chat.Message
+			var writes []store.Write
+			if m, writes, err = e.Desk.Plan(tn, out); err == nil {
+				s.State, s.MessageID = StepQueued, m.ID
+				return writes
+			}
+		}
+		fail(run, i, now, stepError(err))
+		return nil
+	}
+	if run.State == RunActive {
+		run.end(RunDone, now, nil)
+	}
+	return nil
+}
+
+func stepError(err error) *StepError {
+	var r *chat.Refusal
+	if errors.As(err, &r) {
+		return &StepError{r.Code, r.Detail}
+	}
+	return &StepError{"invalid", "The step cannot be carried out."}
+}
+
+// fail ends a run at a step; the sends after it are not made.
+func fail(run *Run, i int, now time.Time, se *StepError) {
+	run.Steps[i].State, run.Steps[i].Error, run.Steps[i].EndedAt = StepFailed, se, &now
+	for k := i + 1; k < len(run.Steps); k++ {
+		if run.Steps[k].State == StepPlanned {
+			run.Steps[k].State, run.Steps[k].EndedAt = StepSkipped, &now
+			run.Steps[k].Error = &StepError{"previous_failed", "An earlier send of this run failed."}
+		}
+	}
+	run.end(RunFailed, now, se)
+}
+
+// outgoing turns a step's frozen input into a message.
+func outgoing(s *Step) (chat.Outgoing, error) {
+	switch s.Type {
+	case SendTemplate:
+		var in templateInput
+		if err := json.Unmarshal(s.Input, &in); err != nil {
+			return chat.Outgoing{}, err
+		}
+		components, err := whatsapp.BodyParameters(in.Parameters)
+		if err != nil {
+			return chat.Outgoing{}, &chat.Refusal{Code: "whatsapp.invalid_template", Detail: "A template parameter is empty."}
+		}
+		t, err := whatsapp.TemplateObject(in.Template, in.Language, components)
+		if err != nil {
+			return chat.Outgoing{}, &chat.Refusal{Code: "whatsapp.invalid_template", Detail: "The template has no name or language."}
+		}
+		return chat.Outgoing{From: in.From, Type: "template", Object: t, Resend: in.Resend}, nil
+	case SendText:
+		var in textInput
+		if err := json.Unmarshal(s.Input, &in); err != nil {
+			return chat.Outgoing{}, err
+		}
+		t, err := whatsapp.TextObject(in.Text, false)
+		if err != nil {
+			return chat.Outgoing{}, &chat.Refusal{Code: "whatsapp.invalid_text", Detail: "A text has 1 to 4,096 characters."}
+		}
+		return chat.Outgoing{From: in.From, Type: "text", Object: t, Text: in.Text, Resend: in.Resend}, nil
+	}
+	return chat.Outgoing{}, fmt.Errorf("rule: no send of type %s", s.Type)
+}
+
+// follow gives the jobs that an event's runs need: the send that each waits for, and the events that its actions cause.
+// All have derived keys: asking twice makes them once.
+func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs []*Run) ([]store.NewJob, error) {
+	var next []store.NewJob
+	listens := map[string]bool{}
+	hears := func(trigger string) (bool, error) {
+		if yes, ok := listens[trigger]; ok {
+			return yes, nil
+		}
+		n, err := tn.DB.Count(ctx, store.Query{Kind: Rules.Schema.Kind, Where: []store.Term{store.Where("liveTrigger", store.Eq, trigger)}})
+		listens[trigger] = n > 0
+		return n > 0, err
+	}
+	cause := func(run *Run, key, trigger string, vars map[string]any) error {
+		yes, err := hears(trigger)
+		if err != nil || !yes || ev.Depth >= maxDepthOfEvents {
+			return err
+		}
+		eventID := id.Derived("evk", ev.ID, key, trigger)
+		chain := slices.Clone(ev.Chain)
+		if run != nil {
+			chain = append(chain, run.RuleID)
+		}
+		n, err := e.eventJob(tn.Seal, tn.Code, &Event{
+			ID: EventRecordID(tn.Code, eventID), EventID: eventID, Hash: eventID, Trigger: trigger, LeadID: ev.Outcome.LeadID,
+			OccurredAt: ev.OccurredAt, ReceivedAt: ev.ReceivedAt, Variables: vars, Depth: ev.Depth + 1, Chain: chain,
+		})
+		if err == nil {
+			next = append(next, n)
+		}
+		return err
+	}
+	if ev.Outcome.LeadCreated {
+		if err := cause(nil, "lead", "lead_created", ev.Variables); err != nil {
+			return nil, err
+		}
+	}
+	for _, run := range runs {
+		next = append(next, e.sendJobs(tn, run)...)
+		for _, s := range run.Steps {
+			for _, t := range transitions(s, ev.Variables) {
+				if err := cause(run, run.ID+"|"+s.ID+"|"+t.key, t.trigger, t.vars); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return next, nil
+}
+
+// sendJobs gives the job of the send that a run waits for.
+func (e *Engine) sendJobs(tn *tenant.Tenant, run *Run) []store.NewJob {
+	if run.Ended() {
+		return nil
+	}
+	for _, s := range run.Steps {
+		if s.State == StepQueued {
+			m := &chat.Message{ID: s.MessageID}
+			return []store.NewJob{e.Desk.SendOf(tn, m, store.Causation{EventID: run.EventID, RunID: run.ID, Step: s.ID, LeadID: run.LeadID})}
+		}
+	}
+	return nil
+}
+
+// transition is an event that a step's effect is.
+type transition struct {
+	key, trigger string
+	vars         map[string]any
+}
+
+// transitions tells what a done step changed; a step that changed nothing is no event.
+func transitions(s Step, vars map[string]any) []transition {
+	if s.State != StepDone || len(s.Output) == 0 {
+		return nil
+	}
+	with := func(k string, v any) map[string]any {
+		m := clone(vars)
+		m[k] = v
+		return m
+	}
+	var out []transition
+	switch s.Type {
+	case TagAdd, TagRemove:
+		var c tagChange
+		if json.Unmarshal(s.Output, &c) != nil {
+			return nil
+		}
+		for _, t := range c.Added {
+			out = append(out, transition{t, "tag_added", with("tag", t)})
+		}
+		for _, t := range c.Removed {
+			out = append(out, transition{t, "tag_removed", with("tag", t)})
+		}
+	case LeadStage:
+		var c stageChange
+		if json.Unmarshal(s.Output, &c) != nil || c.From == c.To {
+			return nil
+		}
+		v := with("stage", c.To)
+		v["fromStage"], v["pipeline"] = c.From, c.Pipeline
+		out = append(out, transition{c.To, "stage_changed", v})
+		switch c.To {
+		case crm.Won:
+			out = append(out, transition{c.To, "deal_won", v})
+		case crm.Lost:
+			out = append(out, transition{c.To, "deal_lost", v})
+		}
+	}
+	return out
+}
+
+// Event reads an event by the id its caller knows it by; fault.NotFound.
+func (e *Engine) Event(ctx context.Context, tn *tenant.Tenant, eventID string) (*Event, error) {
+	ev, err := Events.Get(ctx, tn.DB, EventRecordID(tn.Code, eventID))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fault.Missing("event")
+	}
+	return ev, err
+}

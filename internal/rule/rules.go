@@ -1,0 +1,209 @@
+package rule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// Version is a published definition. It never changes: runs that began on it end on it.
+type Version struct {
+	store.Meta
+	ID          string     `json:"id"`
+	RuleID      string     `json:"ruleId"`
+	N           int        `json:"n"`
+	Definition  Definition `json:"definition"`
+	PublishedAt time.Time  `json:"publishedAt"`
+}
+
+// Versions is the kind.
+var Versions = store.Kind[Version]{
+	Schema: store.Schema{Kind: "automationVersions"},
+	Key:    func(v *Version) string { return v.ID },
+	Index:  func(*Version) store.Fields { return store.Fields{} },
+	Meta:   func(v *Version) *store.Meta { return &v.Meta },
+}
+
+func versionID(ruleID string, n int) string { return id.Derived("arv", ruleID, fmt.Sprint(n)) }
+
+// Schemas are the kinds of this package.
+var Schemas = []store.Schema{Rules.Schema, Versions.Schema, Events.Schema, Runs.Schema}
+
+const maxRules = 1000
+
+// Create makes a rule, live at once if enabled.
+func (e *Engine) Create(ctx context.Context, tn *tenant.Tenant, name string, enabled bool, d Definition) (*Rule, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	n, err := tn.DB.Count(ctx, store.Query{Kind: Rules.Schema.Kind})
+	if err != nil {
+		return nil, err
+	}
+	if n >= maxRules {
+		return nil, fault.New(fault.Conflict, "rule.too_many", "A client can have at most %d rules.", maxRules)
+	}
+	now := e.Now().UTC()
+	r := &Rule{ID: id.New("rul"), Name: name, Status: Draft, Draft: d, CreatedAt: now, UpdatedAt: now}
+	writes := []store.Write{}
+	if enabled {
+		writes = append(writes, r.publish(now))
+	}
+	if err := tn.DB.Commit(ctx, append(writes, Rules.Insert(r))...); err != nil {
+		return nil, err
+	}
+	r.Version = 1
+	return r, nil
+}
+
+// publish makes the draft what runs.
+func (r *Rule) publish(now time.Time) store.Write {
+	r.LiveVersion++
+	d := r.Draft
+	r.Live, r.Status, r.PublishedAt = &d, Live, &now
+	// Set, not Insert: an attempt that failed half-way leaves a version that nothing points at
+	return Versions.Set(&Version{ID: versionID(r.ID, r.LiveVersion), RuleID: r.ID, N: r.LiveVersion, Definition: d, PublishedAt: now})
+}
+
+// Rule reads a rule; fault.NotFound.
+func (e *Engine) Rule(ctx context.Context, tn *tenant.Tenant, ruleID string) (*Rule, error) {
+	r, err := Rules.Get(ctx, tn.DB, ruleID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fault.Missing("rule")
+	}
+	return r, err
+}
+
+// Change edits a rule; edit may run more than once.
+func (e *Engine) Change(ctx context.Context, tn *tenant.Tenant, ruleID string, edit func(*Rule) error) (r *Rule, err error) {
+	err = conflictFree(ctx, func() error {
+		if r, err = e.Rule(ctx, tn, ruleID); err != nil {
+			return err
+		}
+		if err := edit(r); err != nil {
+			return err
+		}
+		r.UpdatedAt = e.Now().UTC()
+		if err := tn.DB.Commit(ctx, Rules.Update(r)); err != nil {
+			return err
+		}
+		r.Version++
+		return nil
+	})
+	return r, err
+}
+
+// Publish makes a rule's draft live.
+func (e *Engine) Publish(ctx context.Context, tn *tenant.Tenant, ruleID string) (r *Rule, err error) {
+	err = conflictFree(ctx, func() error {
+		if r, err = e.Rule(ctx, tn, ruleID); err != nil {
+			return err
+		}
+		if err := r.Draft.Validate(); err != nil {
+			return err
+		}
+		now := e.Now().UTC()
+		r.UpdatedAt = now
+		if err := tn.DB.Commit(ctx, r.publish(now), Rules.Update(r)); err != nil {
+			return err
+		}
+		r.Version++
+		return nil
+	})
+	return r, err
+}
+
+// Pause stops a live rule from being entered, or lets it be entered again.
+func (e *Engine) Pause(ctx context.Context, tn *tenant.Tenant, ruleID string, paused bool) (*Rule, error) {
+	return e.Change(ctx, tn, ruleID, func(r *Rule) error {
+		if r.Live == nil {
+			return fault.New(fault.Conflict, "rule.not_published", "The rule was never published.")
+		}
+		r.Status = Live
+		if paused {
+			r.Status = Paused
+		}
+		return nil
+	})
+}
+
+// Delete removes a rule; its runs and versions stay.
+func (e *Engine) Delete(ctx context.Context, tn *tenant.Tenant, ruleID string) error {
+	return conflictFree(ctx, func() error {
+		r, err := e.Rule(ctx, tn, ruleID)
+		if err != nil {
+			return err
+		}
+		return tn.DB.Commit(ctx, Rules.Remove(r))
+	})
+}
+
+// Warning is something that an author should look at.
+type Warning struct {
+	Code string   `json:"code"`
+	Path []string `json:"path"`
+}
+
+// RuleView is a rule as the API shows it.
+type RuleView struct {
+	ID          string    `json:"id"`
+	Name        string    `json:"name"`
+	Trigger     string    `json:"trigger"`
+	Enabled     bool      `json:"enabled"`
+	Status      string    `json:"status" enum:"draft,live,paused"`
+	Condition   string    `json:"condition"`
+	Reenrol     any       `json:"reenrol"`
+	Actions     []Action  `json:"actions"`
+	LiveVersion int       `json:"liveVersion"`
+	Warnings    []Warning `json:"warnings"`
+	Version     int64     `json:"version"`
+	CreatedAt   *string   `json:"createdAt"`
+	UpdatedAt   *string   `json:"updatedAt"`
+	PublishedAt *string   `json:"publishedAt"`
+}
+
+// View is the rule's draft as the API shows it.
+func (r *Rule) View() RuleView {
+	v := RuleView{
+		ID: r.ID, Name: r.Name, Trigger: r.Draft.Trigger, Enabled: r.Status == Live, Status: r.Status, Condition: r.Draft.Condition,
+		Reenrol: r.Draft.Reenrol, Actions: r.Draft.Actions, LiveVersion: r.LiveVersion, Warnings: r.warnings(), Version: r.Version,
+		CreatedAt: news.Stamp(r.CreatedAt), UpdatedAt: news.Stamp(r.UpdatedAt),
+	}
+	if r.PublishedAt != nil {
+		v.PublishedAt = news.Stamp(*r.PublishedAt)
+	}
+	return v
+}
+
+// warnings tells of a rule whose own actions cause its trigger. Such a rule is not entered twice by one cause.
+func (r *Rule) warnings() []Warning {
+	ws := []Warning{}
+	if causes(r.Draft.Actions, r.Draft.Trigger) {
+		ws = append(ws, Warning{"cycle", []string{r.ID, r.ID}})
+	}
+	return ws
+}
+
+func causes(as []Action, trigger string) bool {
+	for _, a := range as {
+		switch {
+		case a.Type == TagAdd && trigger == "tag_added",
+			a.Type == TagRemove && trigger == "tag_removed",
+			a.Type == LeadStage && trigger == "stage_changed",
+			a.Type == LeadStage && a.Stage == "won" && trigger == "deal_won",
+			a.Type == LeadStage && a.Stage == "lost" && trigger == "deal_lost":
+			return true
+		}
+		if causes(a.Then, trigger) || causes(a.Else, trigger) {
+			return true
+		}
+	}
+	return false
+}
