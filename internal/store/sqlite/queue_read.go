@@ -1,0 +1,170 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// Job implements store.Queue.
+func (q *Queue) Job(ctx context.Context, id string) (store.Job, error) {
+	var j store.Job
+	err := q.f.read(ctx, func(c *conn) error {
+		r, err := c.first(ctx, `SELECT `+jobColumns+` FROM jobs WHERE _id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			return fmt.Errorf("%w: job", store.ErrNotFound)
+		}
+		j = scanJob(r)
+		return nil
+	})
+	return j, err
+}
+
+// JobCounts implements store.Queue; every state is in it.
+func (q *Queue) JobCounts(ctx context.Context, tenant string) (store.JobCounts, error) {
+	sums := make([]string, len(states))
+	for i, s := range states {
+		sums[i] = "coalesce(sum(" + string(s) + "), 0)"
+	}
+	query, args := "SELECT "+strings.Join(sums, ", ")+" FROM lanes", []any(nil)
+	if tenant != "" {
+		query, args = query+" INDEXED BY lanesTenant WHERE tenant = ?", []any{tenant}
+	}
+	counts := store.JobCounts{}
+	err := q.f.read(ctx, func(c *conn) error {
+		r, err := c.first(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		for i, s := range states {
+			counts[s] = r.int(i)
+		}
+		return nil
+	})
+	return counts, err
+}
+
+// Jobs implements store.Queue; newest is made last. Without Tenant and AllTenants it is an error.
+//
+// Each state and each type has its own index to be read in order, and the pieces are merged. Only a type that
+// is rare among very many succeeded jobs of all tenants together is slow to find.
+func (q *Queue) Jobs(ctx context.Context, f store.JobFilter) ([]store.Job, error) {
+	if f.Tenant == "" && !f.AllTenants {
+		return nil, invalid("a list of jobs of no tenant")
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	limit = min(limit, 1000)
+	out := make([]store.Job, 0, min(limit, 100))
+	err := q.f.snapshot(ctx, func(c *conn) error {
+		out = out[:0]
+		below := int64(never)
+		if f.After != "" {
+			// Ids are in order of time: in place of one that was pruned the one before it will do.
+			r, err := c.first(ctx, `SELECT n, _id = ? FROM jobs WHERE _id <= ? ORDER BY _id DESC LIMIT 1`, f.After, f.After)
+			if err != nil || r == nil {
+				return err
+			}
+			if below = r.int(0); r.int(1) == 0 {
+				below++
+			}
+		}
+		l := list{below: below, limit: limit}
+		if err := l.build(ctx, c, f); err != nil || len(l.parts) == 0 {
+			return err
+		}
+		query := `SELECT ` + jobColumns + ` FROM jobs WHERE n IN (SELECT n FROM (` + strings.Join(l.parts, " UNION ALL ") +
+			`) ORDER BY n DESC LIMIT ?) ORDER BY n DESC`
+		for r, err := range c.rows(ctx, query, append(l.args, limit)...) {
+			if err != nil {
+				return err
+			}
+			out = append(out, scanJob(r))
+		}
+		return nil
+	})
+	return out, err
+}
+
+// list collects the parts of a query: each gives the numbers of the newest jobs below a number, of one kind.
+type list struct {
+	below int64
+	limit int
+	parts []string
+	args  []any
+}
+
+func (l *list) part(from, where string, args ...any) {
+	l.parts = append(l.parts, `SELECT n FROM (SELECT n FROM jobs `+from+` WHERE n < ? AND `+where+` ORDER BY n DESC LIMIT ?)`)
+	l.args = append(append(append(l.args, l.below), args...), l.limit)
+}
+
+func (l *list) build(ctx context.Context, c *conn, f store.JobFilter) error {
+	types := slices.Compact(slices.Sorted(slices.Values(f.Types)))
+	ofType, typeArgs := "", anys(types)
+	if len(types) > 0 {
+		ofType = " AND type IN (" + marks(len(types)) + ")"
+	}
+	ofTenant, tenantArgs := "", []any(nil)
+	if f.Tenant != "" {
+		ofTenant, tenantArgs = " AND tenant = ?", []any{f.Tenant}
+	}
+	args := append(slices.Clone(tenantArgs), typeArgs...)
+
+	asked := slices.Compact(slices.Sorted(slices.Values(f.States)))
+	if len(asked) == 0 || slices.Contains(asked, store.Succeeded) {
+		ofState := ""
+		if len(asked) > 0 {
+			ofState = " AND state = 'succeeded'"
+		}
+		if f.Tenant == "" {
+			l.part("", "1"+ofState+ofType, typeArgs...)
+		} else {
+			if len(types) == 0 {
+				var err error
+				if types, err = typesOf(ctx, c, f.Tenant); err != nil {
+					return err
+				}
+			}
+			for _, t := range types {
+				l.part("INDEXED BY jobsTenant", "tenant = ? AND type = ?"+ofState, f.Tenant, t)
+			}
+		}
+	}
+	for _, s := range asked {
+		switch {
+		case s == store.Succeeded || stateIndex(s) < 0:
+		case s == store.Ready && f.Tenant != "": // the lanes are few, the ready jobs of others many
+			l.part("INDEXED BY jobsReady", "state = 'ready' AND lane IN (SELECT lane FROM lanes INDEXED BY lanesTenant WHERE tenant = ?)"+ofType, args...)
+		case s == store.Ready:
+			l.part("INDEXED BY jobsReady", "state = 'ready'"+ofType, args...)
+		case s == store.Running:
+			l.part("INDEXED BY jobsRunning", "state = 'running'"+ofTenant+ofType, args...)
+		default:
+			l.part("INDEXED BY jobsRare", "state <> 'ready' AND state <> 'running' AND state <> 'succeeded' AND state = ?"+ofTenant+ofType,
+				append([]any{string(s)}, args...)...)
+		}
+	}
+	return nil
+}
+
+// typesOf gives the types of a tenant's jobs, one look into the index for each.
+func typesOf(ctx context.Context, c *conn, tenant string) (types []string, err error) {
+	last := ""
+	for {
+		r, err := c.first(ctx, `SELECT min(type) FROM jobs INDEXED BY jobsTenant WHERE tenant = ? AND type > ?`, tenant, last)
+		if err != nil || r.null(0) {
+			return types, err
+		}
+		last = r.text(0)
+		types = append(types, last)
+	}
+}

@@ -1,0 +1,221 @@
+package storetest
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+func (q *queueTest) claimOrder() {
+	now := q.clock.Now()
+	var want []string
+	for i := range 5 {
+		want = append(want, q.make(store.NewJob{Tenant: "A", Type: "a", RunAt: now.Add(-time.Hour + time.Duration(i)*time.Minute)})[0].Job.ID)
+	}
+	for range 5 { // of the same time: in the order they were made
+		want = append(want, q.one("A"))
+	}
+	early := q.make(store.NewJob{Tenant: "A", Type: "a", RunAt: now.Add(-2 * time.Hour)})[0].Job.ID
+	want = append([]string{early}, want...)
+
+	got := q.claim(4)
+	q.same("first four", ids(got), want[:4])
+	for _, j := range got {
+		if j.State != store.Running || j.Token != 1 || j.Starts != 1 || j.Owner != "w1" || !j.LeaseUntil.Equal(now.Add(15*time.Second)) || !j.StartedAt.Equal(now) {
+			q.Errorf("claimed: %+v", j)
+		}
+		if s := q.job(j.ID); fmt.Sprintf("%+v", s) != fmt.Sprintf("%+v", j) {
+			q.Errorf("claimed %+v, stored %+v", j, s)
+		}
+	}
+	q.same("the rest", ids(q.claim(100)), want[4:])
+	if got := q.claim(10); len(got) != 0 {
+		q.Errorf("claimed twice: %v", ids(got))
+	}
+	q.counts("A", store.JobCounts{store.Running: int64(len(want))})
+}
+
+func (q *queueTest) claimTypes() {
+	for range 50 {
+		q.make(store.NewJob{Tenant: "A", Type: "unknown"})
+	}
+	q.make(store.NewJob{Tenant: "A", Type: "b"})
+	q.make(store.NewJob{Tenant: "B", Type: "unknown"})
+	q.make(store.NewJob{Tenant: "C", Type: "a"})
+	request := store.ClaimRequest{Owner: "w", Limit: 10, Lease: time.Second}
+	if got := q.doClaim(request); len(got) != 0 {
+		q.Errorf("a worker that knows no type got %v", ids(got))
+	}
+	if got := q.claim(10); len(got) != 2 {
+		q.Errorf("claimed %d, want the b behind the unknown ones and the a", len(got))
+	}
+	if got := q.claim(10); len(got) != 0 {
+		q.Errorf("claimed %v", ids(got))
+	}
+	q.counts("", store.JobCounts{store.Running: 2, store.Ready: 51})
+	id := q.one("B") // its lane is known to hold nothing for us
+	q.same("a new job behind unknown ones", ids(q.claim(10)), []string{id})
+	request.Types, request.Limit = []string{"unknown"}, 100
+	if got := q.doClaim(request); len(got) != 51 {
+		q.Errorf("who knows the type claimed %d of 51", len(got))
+	}
+}
+
+func (q *queueTest) lanesInTurn() {
+	backlog := make([]store.NewJob, 500)
+	for i := range backlog {
+		backlog[i] = store.NewJob{Tenant: "A", Type: "a"}
+	}
+	q.make(backlog...)
+	// A alone may take every slot.
+	if got := q.claim(64); len(got) != 64 {
+		q.Fatalf("claimed %d of 64 with one lane", len(got))
+	}
+	for _, tenant := range []string{"B", "C"} {
+		q.one(tenant)
+	}
+	lanes := map[string]int{}
+	for _, j := range q.claim(8) {
+		lanes[j.Lane]++
+	}
+	if lanes["B"] != 1 || lanes["C"] != 1 || lanes["A"] != 6 {
+		q.Errorf("eight slots went to %v; want all of B and C, and the rest to A", lanes)
+	}
+	// Two backlogs share.
+	for i := range backlog {
+		backlog[i].Tenant = "B"
+	}
+	q.make(backlog...)
+	clear(lanes)
+	for range 25 {
+		for _, j := range q.claim(8) {
+			lanes[j.Lane]++
+		}
+	}
+	if lanes["A"] < 90 || lanes["B"] < 90 {
+		q.Errorf("200 slots went to %v, want halves", lanes)
+	}
+	// With more lanes than slots, each gets its turn.
+	clear(lanes)
+	for i := range 40 {
+		q.one(fmt.Sprintf("T%02d", i))
+	}
+	for range 10 {
+		for _, j := range q.claim(8) {
+			lanes[j.Lane]++
+		}
+	}
+	for i := range 40 {
+		if lanes[fmt.Sprintf("T%02d", i)] != 1 {
+			q.Errorf("after 80 slots: %v", lanes)
+			break
+		}
+	}
+}
+
+func (q *queueTest) noCredit() {
+	many := func(tenant string) []store.NewJob {
+		jobs := make([]store.NewJob, 300)
+		for i := range jobs {
+			jobs[i] = store.NewJob{Tenant: tenant, Type: "a"}
+		}
+		return jobs
+	}
+	q.one("B")
+	q.claim(1)
+	q.make(many("A")...)
+	for range 25 {
+		q.claim(8)
+	}
+	q.make(many("B")...) // B was idle while A had 200 turns
+	lanes := map[string]int{}
+	for range 10 {
+		for _, j := range q.claim(8) {
+			lanes[j.Lane]++
+		}
+	}
+	if lanes["A"] < 30 {
+		q.Errorf("80 slots went to %v: who was idle had hoarded its turns", lanes)
+	}
+}
+
+func (q *queueTest) concurrentKey() {
+	var wg sync.WaitGroup
+	made := make([]store.Enqueued, 32)
+	for i := range made {
+		wg.Go(func() {
+			es, err := q.Enqueue(q.ctx, store.NewJob{Tenant: "A", Type: "a"}, store.NewJob{Tenant: "A", Type: "a", UniqueKey: "k"})
+			if err != nil {
+				q.Error(err)
+				return
+			}
+			made[i] = es[1]
+		})
+	}
+	wg.Wait()
+	fresh := 0
+	for _, e := range made {
+		if !e.Duplicate {
+			fresh++
+		}
+		if e.Job.ID != made[0].Job.ID {
+			q.Errorf("two jobs of one key: %s, %s", e.Job.ID, made[0].Job.ID)
+		}
+	}
+	if fresh != 1 {
+		q.Errorf("%d callers were told that they made it", fresh)
+	}
+	q.counts("A", store.JobCounts{store.Ready: 33})
+}
+
+func (q *queueTest) concurrentWorkers() {
+	const jobs = 400
+	var mu sync.Mutex
+	ran := map[string]int{}
+	var wg sync.WaitGroup
+	for p := range 4 {
+		wg.Go(func() {
+			for i := range jobs / 4 {
+				if _, err := q.Enqueue(q.ctx, store.NewJob{Tenant: fmt.Sprintf("T%d", i%7), Type: "a", UniqueKey: fmt.Sprint(p, i)}); err != nil {
+					q.Error(err)
+				}
+			}
+		})
+	}
+	deadline := time.Now().Add(time.Minute)
+	for w := range 4 {
+		wg.Go(func() {
+			for time.Now().Before(deadline) {
+				got, err := q.Claim(q.ctx, store.ClaimRequest{Owner: fmt.Sprint(w), Limit: 5, Lease: time.Minute, Types: allTypes})
+				if err != nil {
+					q.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, j := range got {
+					ran[j.ID]++
+				}
+				done := len(ran) == jobs
+				mu.Unlock()
+				for _, j := range got {
+					held, err := q.Finish(q.ctx, store.Outcome{ID: j.ID, Token: j.Token, State: store.Succeeded})
+					if err != nil || !held[0] {
+						q.Errorf("finish: %v %v", held, err)
+					}
+				}
+				if done {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for id, n := range ran {
+		if n != 1 {
+			q.Errorf("%s ran %d times", id, n)
+		}
+	}
+	q.counts("", store.JobCounts{store.Succeeded: jobs})
+}
