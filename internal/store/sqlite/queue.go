@@ -101,6 +101,9 @@ func openQueue(ctx context.Context, f *file, now func() time.Time) (*Queue, erro
 	q := &Queue{f: f, now: now, wake: make(chan struct{}, 1), barren: map[string]barren{}}
 	q.due.Store(never)
 	err := f.write(ctx, func(tx *wtx) error {
+		if err := f.tune(tx, busy); err != nil {
+			return err
+		}
 		if err := tx.script(queueSchema); err != nil {
 			return err
 		}
