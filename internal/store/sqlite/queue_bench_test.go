@@ -56,11 +56,18 @@ func (q *Queue) fill(b *testing.B, n int) {
 	}
 }
 
-func (q *Queue) drainBatch(b *testing.B, n int) int {
+func (q *Queue) claim(b *testing.B, n int) []store.Job {
+	b.Helper()
 	jobs, err := q.Claim(context.Background(), store.ClaimRequest{Owner: "w", Limit: n, Lease: 15 * time.Second, Types: []string{"whatsapp.send", "other"}})
 	if err != nil {
 		b.Fatal(err)
 	}
+	return jobs
+}
+
+func (q *Queue) drainBatch(b *testing.B, n int) int {
+	b.Helper()
+	jobs := q.claim(b, n)
 	outcomes := make([]store.Outcome, len(jobs))
 	for i, j := range jobs {
 		outcomes[i] = store.Outcome{ID: j.ID, Token: j.Token, State: store.Succeeded}
@@ -111,12 +118,24 @@ func BenchmarkHistory(b *testing.B) {
 			if finished > 0 {
 				q.history(b, finished)
 			}
-			for i := range 50 { // as many lanes in both
-				q.fill(b, 1)
-				_ = i
-			}
+			q.fill(b, 50) // as many lanes in both
 			q.drainBatch(b, 100)
 			ctx := context.Background()
+			b.Run("Claim", func(b *testing.B) {
+				jobs := make([]store.NewJob, b.N)
+				for i := range jobs {
+					jobs[i] = store.NewJob{Tenant: fmt.Sprintf("T%02d", i%50), Type: "other"}
+				}
+				if _, err := q.Enqueue(ctx, jobs...); err != nil {
+					b.Fatal(err)
+				}
+				b.ResetTimer()
+				for range b.N {
+					if len(q.claim(b, 1)) != 1 {
+						b.Fatal("nothing claimed")
+					}
+				}
+			})
 			b.Run("EnqueueClaimFinish", func(b *testing.B) {
 				for i := range b.N {
 					if _, err := q.Enqueue(ctx, store.NewJob{Tenant: "T01", Type: "other", UniqueKey: fmt.Sprint(b.N, i, time.Now().UnixNano())}); err != nil {
