@@ -103,10 +103,8 @@ func (db *DB) insert(tx *wtx, s *step) error {
 		return s.taken(tx, err)
 	}
 	for _, f := range s.t.multi {
-		for _, v := range distinct(s.Fields[f.Name]) {
-			if _, err := tx.exec(s.t.addValue[f.Name], v, s.ID); err != nil {
-				return s.taken(tx, err)
-			}
+		if err := s.addValues(tx, f, distinct(s.Fields[f.Name])); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -157,12 +155,7 @@ func (s *step) replace(tx *wtx, f store.Field) error {
 			return err
 		}
 	}
-	for _, v := range values {
-		if _, err := tx.exec(s.t.addValue[f.Name], v, s.ID); err != nil {
-			return s.taken(tx, err)
-		}
-	}
-	return nil
+	return s.addValues(tx, f, values)
 }
 
 func distinct(v any) []string {
@@ -187,7 +180,7 @@ func (db *DB) number(tx *wtx) (int64, error) {
 	return tx.seq, err
 }
 
-// taken finds out which unique value a refused write ran into.
+// taken finds out which unique value a refused statement on the kind's table ran into.
 func (s *step) taken(tx *wtx, refusal error) error {
 	if code(refusal)&0xff != codeConstraint {
 		return refusal
@@ -197,26 +190,28 @@ func (s *step) taken(tx *wtx, refusal error) error {
 			return s.duplicate("_id", err)
 		}
 	}
-	for _, f := range s.t.Fields {
-		if !f.Unique {
-			continue
-		}
-		sql := "SELECT 1 FROM " + quote(s.Kind) + " WHERE " + quote(f.Name) + " = ? AND _id <> ?"
-		values := []any{s.Fields[f.Name]}
-		if f.Multi {
-			sql = "SELECT 1 FROM " + s.t.side(f.Name) + " WHERE value = ? AND _id <> ?"
-			values = values[:0]
-			for _, v := range distinct(s.Fields[f.Name]) {
-				values = append(values, v)
-			}
-		}
-		for _, v := range values {
+	for _, f := range s.t.single {
+		if v := s.Fields[f.Name]; f.Unique && v != nil {
+			sql := "SELECT 1 FROM " + quote(s.Kind) + " WHERE " + quote(f.Name) + " = ? AND _id <> ?"
 			if r, err := tx.first(sql, v, s.ID); err != nil || r != nil {
 				return s.duplicate(f.Name, err)
 			}
 		}
 	}
 	return refusal
+}
+
+// addValues adds distinct values to a multi field.
+func (s *step) addValues(tx *wtx, f store.Field, values []string) error {
+	for _, v := range values {
+		if _, err := tx.exec(s.t.addValue[f.Name], v, s.ID); err != nil {
+			if f.Unique && code(err)&0xff == codeConstraint { // a record does not hold it already: it is another's
+				return s.duplicate(f.Name, nil)
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *step) duplicate(field string, err error) error {
