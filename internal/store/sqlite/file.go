@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +28,6 @@ type file struct {
 	calls   sync.WaitGroup // calls under way, and the writer's goroutine
 	reading chan struct{}  // a place for each reader
 	w       *conn          // the writer goroutine's own
-	tuning  string         // so is this: further pragmas of w
 
 	mu      sync.Mutex
 	closed  bool
@@ -88,21 +86,10 @@ func (f *file) connect(ctx context.Context, writes bool) (*conn, error) {
 		if f.pages > 0 {
 			pragmas += fmt.Sprintf("; PRAGMA max_page_count = %d", f.pages)
 		}
-		pragmas += f.tuning
 	} else {
 		pragmas += "; PRAGMA query_only = ON"
 	}
 	return openConn(ctx, f.path, pragmas)
-}
-
-// busy is the tuning of a file that takes the traffic of all clients: the index pages that every commit touches
-// again meet in a larger cache, and in a longer log before they are copied into the file.
-const busy = "; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 33554432"
-
-// tune sets the tuning, for the writing connection there is and those to come.
-func (f *file) tune(tx *wtx, pragmas string) error {
-	f.tuning = pragmas
-	return tx.script(strings.TrimPrefix(pragmas, ";"))
 }
 
 // read runs fn with a connection that sees everything committed before. fn's errors come back as the contract
