@@ -8,6 +8,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/fault"
@@ -21,7 +22,7 @@ const (
 	Lease     = 15 * time.Second
 	beat      = 5 * time.Second
 	trust     = Lease - 2*time.Second // without a beat for so long, this runner no longer trusts its leases
-	softStop  = 18 * time.Second      // running jobs may finish for so long after a stop is asked
+	softStop  = 16 * time.Second      // running jobs may finish for so long after a stop is asked
 	hardStop  = 3 * time.Second       // and get so long to give up after that
 	claimMost = 64
 )
@@ -62,6 +63,7 @@ type Runner struct {
 	free     chan struct{}   // a slot was freed
 	wg       sync.WaitGroup
 	beatenAt time.Time
+	failing  atomic.Bool // the last round did not reach the queue
 }
 
 type held struct {
@@ -152,6 +154,7 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 			break
 		}
 	}
+	r.failing.Store(false)
 	wait := r.cfg.Poll
 	if !next.IsZero() {
 		wait = min(wait, max(next.Sub(r.cfg.Now()), time.Millisecond))
@@ -160,6 +163,7 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 }
 
 func (r *Runner) complain(ctx context.Context, msg string, err error) {
+	r.failing.Store(true)
 	if ctx.Err() == nil {
 		r.cfg.Log.Error(msg, "error", err)
 	}
@@ -360,6 +364,14 @@ func (r *Runner) Interrupt(jobID string) {
 	if h, ok := r.held[jobID]; ok {
 		h.cancel(errCancelled)
 	}
+}
+
+// Healthy tells whether the runner can reach the queue.
+func (r *Runner) Healthy() error {
+	if r.failing.Load() {
+		return errors.New("jobs cannot be claimed")
+	}
+	return nil
 }
 
 // Running is the number of jobs held now.

@@ -98,6 +98,9 @@ func (h *Hub) Close(ctx context.Context) error {
 	return err
 }
 
+// Sockets is the number of connected sockets.
+func (h *Hub) Sockets() int { return h.ns.Len() }
+
 // Poke says that a client has news. It never blocks.
 func (h *Hub) Poke(code string) {
 	h.mu.Lock()

@@ -64,7 +64,11 @@ func dig(m map[string]any, path string) (any, bool) {
 func format(v any) (string, bool) {
 	switch x := v.(type) {
 	case string:
-		return x, strings.TrimSpace(x) != ""
+		// what a website's own template engine left behind is no value
+		if t := strings.TrimSpace(x); t == "" || t == "undefined" || t == "null" || strings.Contains(x, "{{") {
+			return "", false
+		}
+		return x, true
 	case float64:
 		return strconv.FormatFloat(x, 'f', -1, 64), true
 	case int:

@@ -342,6 +342,21 @@ func (r *Registry) AnyAllowsOrigin(origin string) bool {
 	return r.origins[origin] > 0
 }
 
+// Opened lists the clients whose databases are open.
+func (r *Registry) Opened() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	codes := make([]string, 0, r.open)
+	if r.open > 0 {
+		for code, e := range r.clients {
+			if e.handle != nil {
+				codes = append(codes, code)
+			}
+		}
+	}
+	return codes
+}
+
 // Len is the number of registered clients, and of open databases.
 func (r *Registry) Len() (registered, open int) {
 	r.mu.RLock()
