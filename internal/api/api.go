@@ -79,6 +79,9 @@ func New(cfg Config) *API {
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
+	if cfg.Services != nil && cfg.Ring == nil {
+		panic("api: kept answers need a Ring to be sealed with")
+	}
 	cfg.BodyTimeout = or(cfg.BodyTimeout, 10*time.Second)
 	cfg.RequestTimeout = or(cfg.RequestTimeout, 50*time.Second)
 	cfg.DrainTimeout = or(cfg.DrainTimeout, 15*time.Second)
@@ -151,6 +154,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.metrics.inFlight.Dec()
 	defer a.finish(aw, r, q, a.cfg.Now())
 	a.standardHeaders(aw, q)
+	a.timeBody(aw, r)
 	if err := checkURL(r); err != nil {
 		WriteError(aw, r, err)
 		return

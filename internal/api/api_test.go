@@ -118,10 +118,7 @@ func newHouse(t *testing.T, opts ...options) *house {
 			}
 			return api.Caller{Client: "ACME", Kind: api.KindSession, KeyID: "ses_1", UserID: "usr_1", Role: role}, nil
 		},
-		Open: func(_ context.Context, code string) (*tenant.Tenant, func(), error) {
-			h.opened.Add(1)
-			return &tenant.Tenant{Code: code}, func() { h.released.Add(1) }, nil
-		},
+		Open: h.openTenant,
 		OriginAllowed: func(client, origin string) bool {
 			return origin == "https://shop.example" && (client == "" || client == "ACME")
 		},
@@ -147,6 +144,11 @@ func newHouse(t *testing.T, opts ...options) *house {
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	h.url = srv.URL
 	return h
+}
+
+func (h *house) openTenant(_ context.Context, code string) (*tenant.Tenant, func(), error) {
+	h.opened.Add(1)
+	return &tenant.Tenant{Code: code}, func() { h.released.Add(1) }, nil
 }
 
 func verifyKey(_ context.Context, code, key string) (api.Caller, error) {

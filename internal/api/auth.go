@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -173,8 +172,6 @@ func (a *API) refuse(r *http.Request, p *Problem) error {
 	if wait <= 0 {
 		return p
 	}
-	q := requestOf(r.Context())
-	q.log.Log(r.Context(), slog.LevelDebug, "too many wrong credentials", q.attrs()...)
 	p = newProblem(http.StatusTooManyRequests, "auth.too_many_failures", "Too many wrong credentials from this address.")
 	p.retryAfter = wait
 	return p

@@ -44,8 +44,8 @@ const (
   filter: true,
 });
 `
-	// Swagger UI draws its icons as data: images and sets style attributes.
-	docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
+	// Swagger UI draws its icons as data: images.
+	docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -57,6 +57,30 @@ func bodyProblem(err error) error {
 	return fault.Wrap(err, fault.Malformed, "body.incomplete", "The body ended before it was whole.")
 }
 
+// timeBody gives a body that nobody reads a deadline: net/http reads what is left of it before it answers, and would
+// wait for ever. Whoever reads the body sets a deadline of its own; at the end of the body it goes, as in ReadBody.
+func (a *API) timeBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.Body == nil {
+		return
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(a.cfg.BodyTimeout))
+	r.Body = &endingBody{r.Body, rc}
+}
+
+type endingBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+}
+
+func (b *endingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
 // timedBody is a body that may be long but not stuck: at most limit bytes, each read within idle, all within total.
 type timedBody struct {
 	io.ReadCloser
@@ -81,13 +105,10 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	}
 	_ = b.rc.SetReadDeadline(d)
 	n, err := b.ReadCloser.Read(p)
-	switch {
-	case errors.Is(err, io.EOF):
-		_ = b.rc.SetReadDeadline(time.Time{}) // as in ReadBody
-	case err != nil:
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = bodyProblem(err)
 	}
-	return n, err
+	return n, err // at the end, the body beneath lets the deadline go
 }
 
 // readJSON reads and checks the body of a JSON operation, and gives its bytes. An empty body is nil.

@@ -240,6 +240,25 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// A refused request whose body never comes must not hold its connection.
+func TestBodyThatNeverComes(t *testing.T) {
+	h := newHouse(t, func(c *api.Config) { c.BodyTimeout = 100 * time.Millisecond })
+	for _, path := range []string{"/api/things", "/api/uploads", "/plain", "/healthz", "/api/nothing"} {
+		head := strings.Replace("POST "+path+rawHead, goodKey, "wrong", 1)
+		c, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, head+"Content-Length: 1000\r\n\r\n")
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		b, err := io.ReadAll(c)
+		if err != nil || !strings.Contains(string(b), "application/problem+json") {
+			t.Errorf("%s: %v, %.100s", path, err, b)
+		}
+		_ = c.Close()
+	}
+}
+
 func TestBodyCutShort(t *testing.T) {
 	h := newHouse(t)
 	r := h.raw(t, "POST /api/things"+rawHead+"Content-Length: 100\r\n\r\n{\"na", func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite() })
