@@ -39,7 +39,8 @@ type Account struct {
 
 // Client calls the Graph API. It holds no account and no state, and may be used
 // by many goroutines. Every error it returns is an *APIError. It makes each
-// call once and follows no redirect: what to repeat is the caller's affair.
+// call once and follows no redirect: what to repeat is the caller's affair. (The
+// transport may repeat a GET that met a dead connection, and nothing else.)
 type Client struct {
 	base, version string
 	host          *url.URL // of base; nil if base is not a URL
@@ -54,7 +55,7 @@ func New(cfg Config, hc *http.Client) *Client {
 	}
 	own := *hc
 	own.Jar = nil
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	own.Transport = noRedirects{hc.Transport}
 	c := &Client{
 		base:    strings.TrimRight(first(strings.TrimSpace(cfg.BaseURL), DefaultBaseURL), "/"),
 		version: strings.Trim(first(cfg.Version, DefaultVersion), "/"),
@@ -64,6 +65,28 @@ func New(cfg Config, hc *http.Client) *Client {
 		c.host = u
 	}
 	return c
+}
+
+// noRedirects hides redirects from http.Client, which would follow them with the
+// token, or quote them in an error. They stand under movedTo.
+type noRedirects struct{ http.RoundTripper }
+
+const movedTo = "X-Moved-To"
+
+func (n noRedirects) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := n.RoundTripper
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	resp, err := next.RoundTrip(r)
+	if err == nil {
+		resp.Header.Del(movedTo)
+		if to := resp.Header.Get("Location"); to != "" {
+			resp.Header.Set(movedTo, to)
+			resp.Header.Del("Location")
+		}
+	}
+	return resp, err
 }
 
 // The most that is read of an answer, in bytes.

@@ -96,7 +96,7 @@ func (c *Client) Download(ctx context.Context, acc Account, link string, w io.Wr
 		if err != nil {
 			return 0, failure(op, err)
 		}
-		if to := resp.Header.Get("Location"); to != "" && resp.StatusCode/100 == 3 {
+		if to := resp.Header.Get(movedTo); to != "" && resp.StatusCode/100 == 3 {
 			_ = resp.Body.Close()
 			next, err := u.Parse(to)
 			if err != nil {

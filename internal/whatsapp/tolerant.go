@@ -36,13 +36,10 @@ type unix struct{ time.Time }
 
 func (u *unix) UnmarshalJSON(b []byte) error {
 	u.Time = time.Time{}
-	s := strings.Trim(string(b), `"`)
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) || f <= 0 || f > 253402300799 { // the end of year 9999
-		return nil
+	if f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64); err == nil && f > 0 && f < 253402300800 { // the end of year 9999
+		sec, frac := math.Modf(f)
+		u.Time = time.Unix(int64(sec), int64(frac*1e9)).UTC()
 	}
-	sec, frac := math.Modf(f)
-	u.Time = time.Unix(int64(sec), int64(frac*1e9)).UTC()
 	return nil
 }
 

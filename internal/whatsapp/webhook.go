@@ -104,7 +104,8 @@ type Contact struct {
 	IdentityKeyHash string
 }
 
-const object0 = "whatsapp_business_account"
+// ours is the object of a body that WhatsApp sent.
+const ours = "whatsapp_business_account"
 
 // maxItems bounds what one body may split into. Meta promises at most 1,000
 // updates; the bound keeps a body of 4 MiB of "{}" from becoming a gigabyte.
@@ -248,7 +249,7 @@ func (p *parser) change(base Item, raw json.RawMessage) {
 		return
 	}
 	base.Field, base.Raw = string(c.Field), c.Value
-	if p.batch.Object != object0 {
+	if p.batch.Object != ours {
 		base.Kind, base.Account = KindAccountEvent, &AccountEvent{}
 		p.add(base)
 		return

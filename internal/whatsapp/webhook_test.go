@@ -269,7 +269,7 @@ func TestGoldenExpectations(t *testing.T) {
 		what      string
 		got, want any
 	}{
-		{"unicode text", m("text_unicode_wire").Text.Body, "äöå café 👍🏽 👨‍👩‍👧‍👦 שלום ‏ مرحبا https://example.com/a/b?x=1&y=<2>"},
+		{"unicode text", m("text_unicode_wire").Text.Body, "äöå café 👍🏽 👨‍👩‍👧‍👦 שלום \u200f مرحبا https://example.com/a/b?x=1&y=<2>"},
 		{"username: no phone", m("text_username_no_phone").From, ""},
 		{"username: contact", *one(t, "text_username_no_phone").Contact, Contact{UserID: "GB.90210000000000000123", Name: "Ben Madeup", Username: "benmadeup"}},
 		{"parent id", m("text_parent_bsuid").ParentUserID, "US.ENT.77700000000000000143"},
