@@ -27,7 +27,7 @@ func BenchmarkPost(b *testing.B) {
 	}
 }
 
-func newBench(*testing.B) *house {
+func newBench(testing.TB) *house {
 	h := &house{log: &journal{}}
 	h.api = api.New(api.Config{
 		Log:       slog.New(slog.NewJSONHandler(io.Discard, nil)),
