@@ -172,7 +172,7 @@ func (d *Desk) storeMessage(ctx context.Context, tn *tenant.Tenant, dl *store.De
 		if err != nil {
 			return err
 		}
-		writes = append(writes, Messages.Ensure(msg), news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
+		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()), Messages.Ensure(msg))
 		writes = append(writes, early...)
 	}
 	unread, err := tn.DB.Count(ctx, store.Query{Kind: Messages.Schema.Kind, Where: []store.Term{
@@ -185,7 +185,7 @@ func (d *Desk) storeMessage(ctx context.Context, tn *tenant.Tenant, dl *store.De
 		unread++
 	}
 	if cv.follow(c, at, unread, !system && m.GroupID == "", m.Timestamp) || known == nil {
-		writes = append(writes, Conversations.Update(cv), news.Write(dl.ReceivedAt, news.ConversationUpdated, msg.ID, "conversation", cv.View()))
+		writes = append(writes, news.Write(dl.ReceivedAt, news.ConversationUpdated, msg.ID, "conversation", cv.View()), Conversations.Update(cv))
 	}
 	if len(writes) == 0 {
 		return nil
@@ -417,11 +417,11 @@ func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	writes = append(writes, Conversations.Ensure(&Conversation{
 		ID: msg.ConversationID, ContactID: c.ID, LeadID: c.LeadID, Phone: c.Phone, PhoneNumberID: it.PhoneNumberID, Name: c.Name,
 		LastMessageAt: at, CreatedAt: at,
-	}), Messages.Ensure(msg))
+	}))
 	if it.Kind == whatsapp.KindEcho {
 		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
 	}
-	return tn.DB.Commit(ctx, writes...)
+	return tn.DB.Commit(ctx, append(writes, Messages.Ensure(msg))...)
 }
 
 // preference records a customer's word to Meta itself.

@@ -86,8 +86,8 @@ func (d *Desk) Plan(tn *tenant.Tenant, o Outgoing) (*Message, []store.Write, err
 	}
 	return m, []store.Write{
 		Conversations.Ensure(cv),
-		Messages.Ensure(m),
 		news.Write(now, news.MessageCreated, m.ID, "message", m.View()),
+		Messages.Ensure(m),
 	}, nil
 }
 

@@ -78,6 +78,18 @@ func Dead(code string, err error, next ...store.NewJob) error {
 	return &verdict{state: store.Dead, countFailed: true, code: code, err: err, next: next}
 }
 
+// Following gives the jobs that an execution leaves, however it ended.
+func Following(res Result, err error) []store.NewJob {
+	var v *verdict
+	switch {
+	case err == nil:
+		return res.Next
+	case errors.As(err, &v):
+		return v.next
+	}
+	return nil
+}
+
 // LastAttempt tells whether a failure of this execution would be the job's last.
 func LastAttempt(j store.Job) bool { return j.Attempt+1 >= j.MaxAttempts }
 
@@ -102,8 +114,9 @@ func New(tn, typ string, payload any) store.NewJob {
 // outcome turns how a handler ended into what the queue records.
 func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.Outcome {
 	o := store.Outcome{ID: j.ID, Token: j.Token}
+	o.Next = Following(res, err)
 	if err == nil {
-		o.State, o.Next = store.Succeeded, res.Next
+		o.State = store.Succeeded
 		if res.Result != nil {
 			o.Result, _ = json.Marshal(res.Result)
 		}
@@ -113,7 +126,7 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 	if !errors.As(err, &v) {
 		v = &verdict{state: store.Scheduled, countFailed: true, code: "error", err: err}
 	}
-	o.State, o.CountFailed, o.Next = v.state, v.countFailed, v.next
+	o.State, o.CountFailed = v.state, v.countFailed
 	if v.countFailed && v.state == store.Scheduled && LastAttempt(j) {
 		o.State = store.Dead
 	}

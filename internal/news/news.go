@@ -49,7 +49,8 @@ var Items = store.Kind[Item]{
 }
 
 // Write is the write that tells of a resource. key names the change: the same change, written again after a crash,
-// is told once.
+// is told once. It stands before the write of the change itself: where a commit can be cut, the change must not be there
+// without its news.
 func Write(at time.Time, event, key, name string, resource any) store.Write {
 	b, err := json.Marshal(resource)
 	if err != nil {

@@ -219,9 +219,9 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{},
 		}
 		ws := e.begin(tn, run, m.rule.Live, newScope(ev, lead, contact, nil, now), lead, contact, now)
-		// the run last: where it stands, its message and its points do too
+		// the run last: where it stands, its message, its points and its news do too
 		facts = append(facts, ws...)
-		facts = append(facts, Runs.Ensure(run), news.Write(now, news.AutomationRun, run.ID+"|"+run.State, "run", run.View()))
+		facts = append(facts, news.Write(now, news.AutomationRun, run.ID+"|"+run.State, "run", run.View()), Runs.Ensure(run))
 		eff.runs = append(eff.runs, run)
 		eff.outcome.Runs = append(eff.outcome.Runs, Enrol{m.rule.ID, run.ID, run.State})
 	}
@@ -233,8 +233,8 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		if created {
 			event = news.LeadCreated
 		}
-		eff.writes = append(eff.writes, crm.Leads.Update(lead),
-			news.Write(now, event, lead.ID+"|"+ev.ID, "lead", lead.View(lead.Version+1)))
+		eff.writes = append(eff.writes,
+			news.Write(now, event, lead.ID+"|"+ev.ID, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead))
 	}
 	return eff, nil
 }

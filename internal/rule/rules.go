@@ -31,7 +31,8 @@ var Versions = store.Kind[Version]{
 	Meta:   func(v *Version) *store.Meta { return &v.Meta },
 }
 
-func versionID(ruleID string, n int) string { return id.Derived("arv", ruleID, fmt.Sprint(n)) }
+// VersionID is the id of the nth version of a rule.
+func VersionID(ruleID string, n int) string { return id.Derived("arv", ruleID, fmt.Sprint(n)) }
 
 // Schemas are the kinds of this package.
 var Schemas = []store.Schema{Rules.Schema, Versions.Schema, Events.Schema, Runs.Schema}
@@ -69,7 +70,7 @@ func (r *Rule) publish(now time.Time) store.Write {
 	d := r.Draft
 	r.Live, r.Status, r.PublishedAt = &d, Live, &now
 	// Set, not Insert: an attempt that failed half-way leaves a version that nothing points at
-	return Versions.Set(&Version{ID: versionID(r.ID, r.LiveVersion), RuleID: r.ID, N: r.LiveVersion, Definition: d, PublishedAt: now})
+	return Versions.Set(&Version{ID: VersionID(r.ID, r.LiveVersion), RuleID: r.ID, N: r.LiveVersion, Definition: d, PublishedAt: now})
 }
 
 // Rule reads a rule; fault.NotFound.

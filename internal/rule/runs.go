@@ -146,7 +146,7 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([
 	if err != nil {
 		return nil, err
 	}
-	version, err := Versions.Get(ctx, tn.DB, versionID(run.RuleID, run.RuleVersion))
+	version, err := Versions.Get(ctx, tn.DB, VersionID(run.RuleID, run.RuleVersion))
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([
 	var writes []store.Write
 	if run.State == RunHeld {
 		writes = e.begin(tn, run, &version.Definition, newScope(ev, lead, contact, run.Extra, now), lead, contact, now)
-		writes = append(writes, Runs.Update(run), news.Write(now, news.AutomationRun, run.ID+"|resumed|"+run.State, "run", run.View()))
+		writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|resumed|"+run.State, "run", run.View()), Runs.Update(run))
 	} else if !lead.Did(mark) {
 		replay(run.Steps, lead)
 	}

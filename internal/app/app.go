@@ -1,0 +1,336 @@
+package app
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/realtime"
+	"github.com/ecodrix/ecod/internal/rule"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/sqlite"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+)
+
+// EraseJob is the type of the job that erases a client.
+const EraseJob = "client.erase"
+
+// ErasePayload is the payload of EraseJob.
+type ErasePayload struct {
+	ClientCode string `json:"clientCode"`
+}
+
+// The time that a stop may take: requests and jobs finish side by side, then the closers run.
+const (
+	httpDrain   = 15 * time.Second
+	closeWithin = 3 * time.Second
+	hangAfter   = 24 * time.Second // then the process says who hangs, and ends
+)
+
+// App is the engine, built and listening. Its parts are open to tests and to the demo.
+type App struct {
+	Config  Config
+	Keys    Keys
+	Tenants *tenant.Registry
+	Runner  *job.Runner
+	Queue   store.Queue
+	Intake  *chat.Intake
+	Engine  *rule.Engine
+	Door    *rule.Door
+	Hub     *realtime.Hub
+	API     *api.API
+
+	log      *slog.Logger
+	ln       net.Listener
+	url      string
+	services store.DB
+	inbox    *sqlite.Inbox
+	metrics  *metrics
+	closers  []closer // run last to first
+}
+
+type closer struct {
+	name  string
+	close func(context.Context) error
+}
+
+func (a *App) onClose(name string, f func(context.Context) error) {
+	a.closers = append(a.closers, closer{name, f})
+}
+
+// URL is where the engine listens.
+func (a *App) URL() string { return a.url }
+
+// New builds the engine and binds its address. A mistake in the configuration is a BadConfig. On any error, what was
+// opened is closed again.
+func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *App, err error) {
+	a = &App{Config: cfg, log: log}
+	defer func() {
+		if err != nil {
+			_ = a.close()
+			a = nil
+		}
+	}()
+	lock, err := lockDir(cfg.DataDir)
+	if err != nil {
+		return a, err
+	}
+	a.onClose("lock", func(context.Context) error { return lock.Close() })
+	if a.Keys, err = cfg.LoadKeys(); err != nil {
+		return a, err
+	}
+	if a.ln, err = net.Listen("tcp", cfg.Addr); err != nil {
+		return a, BadConfig{fmt.Sprintf("ECOD_ADDR %s cannot be listened on: %s.", cfg.Addr, err)}
+	}
+	a.onClose("listener", func(context.Context) error {
+		if err := a.ln.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	a.url = address(a.ln.Addr())
+	if a.Config.PublicURL == "" {
+		a.Config.PublicURL = a.url
+	}
+
+	a.metrics = newMetrics()
+	storage, err := OpenEmbedded(ctx, cfg.DataDir)
+	if err != nil {
+		return a, fmt.Errorf("open the services database: %w", err)
+	}
+	a.onClose("services database", func(context.Context) error { return storage.Close() })
+	a.services, a.Queue = storage.Services, storage.Queue
+	if a.inbox, err = sqlite.OpenInbox(filepath.Join(cfg.DataDir, "inbox"), time.Now); err != nil {
+		return a, fmt.Errorf("open the inbox: %w", err)
+	}
+	a.onClose("inbox", func(context.Context) error { return a.inbox.Close() })
+
+	a.Tenants = storage.Registry(a.Keys.Ring, log.With("part", "clients"), a.clientChanged)
+	a.onClose("client databases", a.Tenants.Close)
+	if err = a.Tenants.Load(ctx); err != nil {
+		return a, fmt.Errorf("read the clients: %w", err)
+	}
+
+	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})
+	book := &crm.Book{Now: time.Now}
+	desk := &chat.Desk{Book: book, Graph: graph, Now: time.Now, Log: log.With("part", "chat")}
+	a.Engine = &rule.Engine{Book: book, Desk: desk, Now: time.Now, Log: log.With("part", "automation")}
+	desk.Settled = a.Engine.Settled
+	a.Hub = realtime.New(realtime.Config{Tenants: a.Tenants, Log: log.With("part", "realtime")})
+	a.Runner = job.NewRunner(job.Config{
+		Queue: a.Queue, Wake: storage.Queue.Wake(), Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency,
+		Poll: time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
+		Observe: a.metrics.job, Changed: func(code, _ string) { a.Hub.Poke(code) },
+	},
+		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.ResumeJob, Handle: a.Engine.HandleResume, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 45 * time.Second, Base: 5 * time.Second, Cap: 30 * time.Minute},
+		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
+		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
+	)
+	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
+	a.Intake = chat.NewIntake(chat.IntakeConfig{
+		Inbox: a.inbox, Tenants: a.Tenants, Desk: desk, Now: time.Now, Log: log.With("part", "intake"), Workers: 4,
+		Changed: a.Hub.Poke, Observe: a.metrics.delivery,
+	})
+	a.API = api.New(api.Config{
+		PublicURL: a.Config.PublicURL, Version: version, Log: log.With("part", "http"), Services: storage.Services, Ring: a.Keys.Ring,
+		VerifyKey: func(_ context.Context, code, key string) (api.Caller, error) {
+			code, err := a.Tenants.Authenticate(code, key)
+			return api.Caller{Client: code, Kind: api.KindKey}, err
+		},
+		VerifyAdmin: a.verifyAdmin,
+		Open:        a.Tenants.Use,
+		OriginAllowed: func(client, origin string) bool {
+			if client == "" {
+				return a.Tenants.AnyAllowsOrigin(origin)
+			}
+			return a.Tenants.AllowsOrigin(client, origin)
+		},
+		Metrics: a.metrics.registry, DrainTimeout: httpDrain,
+		Ready: []api.Check{
+			{Name: "storage", Run: func(ctx context.Context) error {
+				_, err := storage.Services.Count(ctx, store.Query{Kind: tenant.Accounts.Schema.Kind, Where: []store.Term{store.Where("status", store.Eq, tenant.Erasing)}})
+				return err
+			}},
+			{Name: "workers", Run: func(context.Context) error { return a.Runner.Healthy() }},
+		},
+	})
+	a.API.OnDrain(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		_ = a.Hub.Close(ctx)
+	})
+	a.API.Handle("/socket.io/", a.Hub.Handler())
+	a.routes(storage, book)
+	a.metrics.watch(a)
+	log.Info("ecod is ready", "addr", a.ln.Addr().String(), "version", version, "dataDir", cfg.DataDir)
+	return a, nil
+}
+
+func (a *App) verifyAdmin(token string) bool {
+	return subtle.ConstantTimeCompare([]byte(token), []byte(a.Keys.AdminToken.Reveal())) == 1
+}
+
+// address is a URL under which a bound address can be called from this machine.
+func address(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// transport is for addresses that the operator set.
+func transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 64
+	t.ResponseHeaderTimeout = 25 * time.Second
+	return t
+}
+
+// clientChanged lets a changed client's held work go on, or ends its live views.
+func (a *App) clientChanged(code, status string) {
+	if status != tenant.Active {
+		a.Hub.Drop(code)
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if _, err := a.Queue.ReleaseParked(ctx, code); err != nil && !errors.Is(err, store.ErrClosed) {
+			a.log.Error("a client's parked jobs cannot be released", "client", code, "error", err)
+		}
+	}()
+}
+
+// erase is the handler of EraseJob.
+func (a *App) erase(ctx context.Context, _ *tenant.Tenant, j store.Job) (job.Result, error) {
+	p, err := job.Payload[ErasePayload](j)
+	if err != nil {
+		return job.Result{}, err
+	}
+	acct, err := a.Tenants.Account(ctx, p.ClientCode)
+	if err != nil {
+		return job.Result{}, nil // gone: done before
+	}
+	if acct.Status != tenant.Erasing {
+		if err := a.Tenants.BeginErase(ctx, p.ClientCode); err != nil {
+			return job.Result{}, err
+		}
+	}
+	if err := cancelAll(ctx, a.Queue, p.ClientCode); err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{}, a.Tenants.Erase(ctx, p.ClientCode)
+}
+
+// cancelAll cancels every job of a client.
+func cancelAll(ctx context.Context, q store.Queue, code string) error {
+	after := ""
+	for {
+		jobs, err := q.Jobs(ctx, store.JobFilter{Tenant: code, After: after, Limit: 500,
+			States: []store.State{store.Scheduled, store.Ready, store.Running, store.Parked}})
+		if err != nil || len(jobs) == 0 {
+			return err
+		}
+		ids := make([]string, len(jobs))
+		for i, j := range jobs {
+			ids[i], after = j.ID, j.ID
+		}
+		if _, err := q.Cancel(ctx, ids...); err != nil {
+			return err
+		}
+	}
+}
+
+// Run serves until ctx ends, then stops in order: readiness off, requests and jobs finished side by side, sockets told,
+// databases closed. It returns within 25 seconds of the end of ctx.
+func (a *App) Run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	running := &parts{names: map[string]bool{}}
+	start := func(name string, run func(context.Context) error) {
+		running.add(name)
+		g.Go(func() error {
+			defer running.remove(name)
+			if err := run(gctx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	start("clients", a.Tenants.Watch)
+	start("intake", a.Intake.Run)
+	start("jobs", a.Runner.Run)
+	start("upkeep", a.upkeep)
+	start("http", func(ctx context.Context) error { return a.API.Serve(ctx, a.ln) })
+
+	stopped := make(chan struct{})
+	go func() {
+		<-gctx.Done()
+		a.log.Info("stopping")
+		select {
+		case <-stopped:
+		case <-time.After(hangAfter):
+			a.log.Error("the stop takes too long; ending now", "hanging", running.list())
+			os.Exit(1)
+		}
+	}()
+	err := g.Wait()
+	err = errors.Join(err, a.close())
+	close(stopped)
+	a.log.Info("stopped")
+	return err
+}
+
+// close runs the closers, the last pushed first.
+func (a *App) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		if err := a.closers[i].close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", a.closers[i].name, err))
+		}
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}
+
+// parts are the names of what runs, for the watchdog.
+type parts struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (p *parts) add(n string)    { p.mu.Lock(); p.names[n] = true; p.mu.Unlock() }
+func (p *parts) remove(n string) { p.mu.Lock(); delete(p.names, n); p.mu.Unlock() }
+func (p *parts) list() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for n := range p.names {
+		out = append(out, n)
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,457 @@
+package app_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/app"
+	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/rule"
+	"github.com/ecodrix/ecod/internal/secret"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/sqlite"
+	"github.com/ecodrix/ecod/internal/store/storetest"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
+)
+
+// world is one client's domains without the process around them, so that a handler can be run by hand on a database
+// that is cut at a chosen write.
+type world struct {
+	t      *testing.T
+	now    time.Time
+	meta   *whatsapptest.Server
+	tn     *tenant.Tenant
+	db     store.DB          // below the cutter
+	cutter *storetest.Cutter // nil: writes go through
+	desk   *chat.Desk
+	engine *rule.Engine
+	ring   *secret.Ring
+}
+
+// switchDB lets a test put a cutter into an open database.
+type switchDB struct {
+	store.DB
+	w *world
+}
+
+func (s *switchDB) Commit(ctx context.Context, writes ...store.Write) error {
+	if c := s.w.cutter; c != nil {
+		return c.Commit(ctx, writes...)
+	}
+	return s.DB.Commit(ctx, writes...)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, now: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), meta: nil}
+	meta, err := whatsapptest.Start(whatsapptest.Config{AppSecret: appSecret, Now: func() time.Time { return w.now }})
+	w.must(err)
+	t.Cleanup(meta.Close)
+	w.meta = meta
+	ctx, dir := t.Context(), t.TempDir()
+	storage, err := app.OpenEmbedded(ctx, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = storage.Close() })
+	if w.ring, err = secret.ParseRing(secret.Generate("k")); err != nil {
+		t.Fatal(err)
+	}
+	clock := func() time.Time { return w.now }
+	reg := tenant.NewRegistry(tenant.Config{
+		Services: storage.Services, Ring: w.ring, Now: clock, Log: slog.New(slog.DiscardHandler),
+		OpenDB: func(ctx context.Context, a *tenant.Account) (store.DB, error) {
+			db, err := sqlite.Open(ctx, filepath.Join(dir, a.Code+".db"), app.TenantSchemas())
+			w.db = db
+			return &switchDB{db, w}, err
+		},
+	})
+	t.Cleanup(func() { _ = reg.Close(within(5 * time.Second)) })
+	if _, _, err = reg.Create(ctx, tenant.NewClient{Code: "ACME", Name: "Acme", DefaultCountry: "IN"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = reg.SetWhatsApp(ctx, "ACME", tenant.WhatsAppSecrets{WABAID: "2001", PhoneNumberIDs: []string{"3001"}, AccessToken: "tok"}); err != nil {
+		t.Fatal(err)
+	}
+	w.meta.AddAccount(whatsapptest.Account{WABAID: "2001", Token: "tok", Numbers: []whatsapptest.Number{{ID: "3001"}},
+		Templates: []whatsapptest.Template{{Name: "hello", Language: "en", Body: "Hi {{1}}"}}})
+	tn, release, err := reg.Use(ctx, "ACME")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	w.tn = tn
+	log := slog.New(slog.DiscardHandler)
+	book := &crm.Book{Now: clock}
+	w.desk = &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Now: clock, Log: log}
+	w.engine = &rule.Engine{Book: book, Desk: w.desk, Now: clock, Log: log}
+	w.desk.Settled = w.engine.Settled
+	return w
+}
+
+// state is everything in the client's database but what may differ between a straight run and a repeated one: the
+// numbers of versions and news, random ids, and when an answer was found lost.
+func (w *world) state(ignore ...string) string {
+	w.t.Helper()
+	var out []string
+	for _, s := range app.TenantSchemas() {
+		recs, err := w.db.Find(context.Background(), store.Query{Kind: s.Kind, Limit: store.MaxLimit})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if s.Kind == "automationRules" || s.Kind == "automationVersions" {
+			continue // made before, under random ids
+		}
+		for _, r := range recs {
+			var v any
+			if err := json.Unmarshal(r.Doc, &v); err != nil {
+				w.t.Fatal(err)
+			}
+			if s.Kind == "news" && slices.Contains(ignore, "news") {
+				continue
+			}
+			strip(v, ignore)
+			b, _ := json.Marshal(v)
+			out = append(out, s.Kind+" "+r.ID+" "+string(b))
+		}
+	}
+	sort.Strings(out)
+	return strings.Join(out, "\n")
+}
+
+func strip(v any, names []string) {
+	switch x := v.(type) {
+	case map[string]any:
+		for _, n := range names {
+			delete(x, n)
+		}
+		for _, e := range x {
+			strip(e, names)
+		}
+	case []any:
+		for _, e := range x {
+			strip(e, names)
+		}
+	}
+}
+
+// step is a handler at work on a prepared world. It gives the unique keys of the jobs that follow.
+type step func(w *world) ([]string, error)
+
+func keys(next []store.NewJob) []string {
+	out := []string{}
+	for _, n := range next {
+		out = append(out, n.Type+" "+n.UniqueKey)
+	}
+	sort.Strings(out)
+	return out
+}
+
+func run(h job.Handler, j store.Job) step {
+	return func(w *world) ([]string, error) {
+		res, err := h(context.Background(), w.tn, j)
+		return keys(job.Following(res, err)), err
+	}
+}
+
+func payload(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// rule publishes the same rule, with the same id, in every world.
+func (w *world) rule(body string)  { w.t.Helper(); w.publish(body, "rul_fixed") }
+func (w *world) rule2(body string) { w.t.Helper(); w.publish(body, "rul_fixed2") }
+
+func (w *world) publish(body, fixed string) {
+	w.t.Helper()
+	var d rule.Definition
+	w.must(json.Unmarshal([]byte(body), &d))
+	r, err := w.engine.Create(context.Background(), w.tn, "r", true, d)
+	w.must(err)
+	// a fixed id, so that two worlds can be compared
+	ctx := context.Background()
+	w.must(w.db.Commit(ctx, rule.Rules.Remove(r)))
+	r.ID, r.Version = fixed, 0
+	w.must(w.db.Commit(ctx, rule.Rules.Insert(r), rule.Versions.Set(&rule.Version{
+		ID: rule.VersionID(fixed, 1), RuleID: fixed, N: 1, Definition: d, PublishedAt: w.now})))
+}
+
+// eventJob is the job of an event as the API makes it.
+func (w *world) eventJob(vars map[string]any) store.Job {
+	return w.eventJobOf("form_submitted", "e1", vars)
+}
+
+func (w *world) eventJobOf(trigger, eventID string, vars map[string]any) store.Job {
+	ev := &rule.Event{
+		ID: rule.EventRecordID("ACME", eventID), EventID: eventID, Hash: "h", Trigger: trigger, Phone: "+918143963821",
+		OccurredAt: w.now, ReceivedAt: w.now, Variables: vars, CreateLead: true, Lead: rule.LeadData{Name: "Dhanesh", Source: "web"},
+	}
+	b, err := json.Marshal(ev)
+	w.must(err)
+	sealed, err := w.tn.Seal("event", string(b))
+	w.must(err)
+	return store.Job{ID: "job_e", Type: rule.EventJob, Tenant: "ACME", Token: 1, MaxAttempts: 8, Payload: payload(map[string]string{"eventRef": ev.ID, "sealed": sealed})}
+}
+
+const fullRule = `{"trigger":"form_submitted","reenrol":"every_event","actions":[
+	{"type":"whatsapp.template","template":"hello","language":"en","parameters":["{{name}}"]},
+	{"type":"lead.stage","stage":"booked"},{"type":"lead.tag.add","tags":["a","b"]},{"type":"lead.score","points":20},
+	{"type":"lead.set","fields":{"x":"{{name}}"}},{"type":"whatsapp.text","text":"Bye {{name}}"}]}`
+
+// firstMessage is the message that the event of eventJob plans first.
+func (w *world) firstMessage() *chat.Message {
+	w.t.Helper()
+	m, err := chat.Messages.First(context.Background(), w.db, store.Query{})
+	w.must(err)
+	return m
+}
+
+func (w *world) sendJob(token int64) store.Job {
+	return store.Job{ID: "job_s", Type: chat.SendJob, Tenant: "ACME", Token: token, MaxAttempts: 8, Payload: payload(map[string]string{"messageId": w.firstMessage().ID})}
+}
+
+func (w *world) ingest(body []byte, id string) step {
+	return func(w *world) ([]string, error) {
+		b, err := whatsapp.ParseWebhook(body)
+		w.must(err)
+		for _, it := range b.Ordered() {
+			if err := w.desk.Ingest(context.Background(), w.tn, &store.Delivery{ID: id, Body: body, ReceivedAt: w.now}, it); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	}
+}
+
+// TestFaultCut cuts every handler's writes after each one of them, runs the handler again, and expects the state and the
+// jobs that a straight run gives.
+func TestFaultCut(t *testing.T) {
+	event := func(w *world) { // an event was worked off
+		w.rule(fullRule)
+		_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(map[string]any{"name": "Dhanesh"}))
+		w.must(err)
+	}
+	sent := func(w *world) { // and its template sent
+		event(w)
+		_, err := w.desk.HandleSend(context.Background(), w.tn, w.sendJob(1))
+		w.must(err)
+	}
+	for _, c := range []struct {
+		name    string
+		prepare func(*world)
+		do      func(*world) step
+		// settle runs after both the straight and the repeated run, before they are compared.
+		settle func(*world)
+		ignore []string
+		expect func(*world) // on the straight run
+	}{
+		{
+			name:    "automation.event",
+			prepare: func(w *world) { w.rule(fullRule) },
+			do: func(w *world) step {
+				return run(w.engine.HandleEvent, w.eventJob(map[string]any{"name": "Dhanesh"}))
+			},
+			expect: func(w *world) {
+				l, err := crm.Leads.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if l.Score != 20 || l.Stage != "booked" || len(l.Tags) != 2 {
+					w.t.Errorf("lead %+v", l)
+				}
+			},
+		},
+		{
+			name: "automation.event of a known lead",
+			prepare: func(w *world) {
+				w.rule(`{"trigger":"custom.first","actions":[{"type":"lead.score","points":1}]}`)
+				w.rule2(fullRule)
+				ev := w.eventJobOf("custom.first", "e0", nil)
+				_, err := w.engine.HandleEvent(context.Background(), w.tn, ev)
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return run(w.engine.HandleEvent, w.eventJob(map[string]any{"name": "Dhanesh"}))
+			},
+		},
+		{
+			name:    "automation.event that is held",
+			prepare: func(w *world) { w.rule(fullRule) },
+			do:      func(w *world) step { return run(w.engine.HandleEvent, w.eventJob(nil)) },
+		},
+		{
+			name: "automation.resume",
+			prepare: func(w *world) {
+				w.rule(fullRule)
+				_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(nil))
+				w.must(err)
+				r, err := rule.Runs.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				_, err = w.engine.Supply(context.Background(), w.tn, r.ID, map[string]any{"name": "Dhanesh"})
+				w.must(err)
+			},
+			do: func(w *world) step {
+				r, err := rule.Runs.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				return run(w.engine.HandleResume, store.Job{Type: rule.ResumeJob, Tenant: "ACME", Payload: payload(map[string]string{"runId": r.ID})})
+			},
+			expect: func(w *world) {
+				l, err := crm.Leads.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if l.Score != 20 {
+					w.t.Errorf("score %v after the run went on", l.Score)
+				}
+			},
+		},
+		{
+			name:    "whatsapp.send",
+			prepare: event,
+			do:      func(w *world) step { return run(w.desk.HandleSend, w.sendJob(1)) },
+			settle: func(w *world) { // a lost answer is settled by the status
+				a := w.meta.Accepted()
+				if len(a) != 1 {
+					w.t.Fatalf("Meta accepted %d messages", len(a))
+				}
+				_, err := w.ingest(whatsapptest.Batch(w.meta.StatusFor(a[0], "delivered")), "dlv_1")(w)
+				w.must(err)
+			},
+			ignore: []string{"statusAt", "news", "token", "wamid"},
+		},
+		{
+			name: "whatsapp.send that is refused",
+			prepare: func(w *world) {
+				event(w)
+				w.meta.Next(2, whatsapptest.GraphError(400, 131026, "not on WhatsApp"))
+			},
+			do:     func(w *world) step { return run(w.desk.HandleSend, w.sendJob(1)) },
+			ignore: []string{"statusAt", "news", "token", "status", "state", "error"}, // refused, or lost: both are ends
+		},
+		{
+			name:    "automation.advance",
+			prepare: sent,
+			do: func(w *world) step {
+				m := w.firstMessage()
+				return run(w.engine.HandleAdvance, store.Job{Type: rule.AdvanceJob, Tenant: "ACME",
+					Payload: payload(map[string]string{"runId": m.Origin.RunID, "step": m.Origin.Step, "messageId": m.ID})})
+			},
+			ignore: []string{"wamid", "output"}, // Meta's id of the message is random
+		},
+		{
+			name: "intake of messages and statuses",
+			prepare: func(w *world) {
+				sent(w)
+			},
+			do: func(w *world) step {
+				a := w.meta.Accepted()[0]
+				text := w.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: "3001", From: "918143963821", Name: "D", Type: "text",
+					Object: map[string]string{"body": "Hello"}, ID: "wamid.in1", At: w.now})
+				stop := w.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: "3001", From: "12025550143", Name: "Ana", Type: "text",
+					Object: map[string]string{"body": "STOP"}, ID: "wamid.in2", At: w.now})
+				reaction := w.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: "3001", From: "918143963821", Name: "D", Type: "reaction",
+					Object: map[string]string{"message_id": "wamid.in1", "emoji": "+"}, ID: "wamid.in3", At: w.now})
+				return w.ingest(whatsapptest.Batch(text, stop, reaction, w.meta.StatusFor(a, "sent"), w.meta.StatusFor(a, "read")), "dlv_1")
+			},
+			ignore: []string{"wamid", "output", "statusAt", "accepted"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			straight := newWorld(t)
+			c.prepare(straight)
+			do := c.do(straight)
+			straight.cutter = storetest.Cut(straight.db, 1<<30)
+			wantKeys, err := do(straight)
+			straight.must(ignoreVerdict(err))
+			writes := straight.cutter.Writes()
+			straight.cutter = nil
+			if c.settle != nil {
+				c.settle(straight)
+			}
+			if c.expect != nil {
+				c.expect(straight)
+			}
+			want := straight.state(c.ignore...)
+			if writes == 0 {
+				t.Fatal("the handler wrote nothing: this case tests nothing")
+			}
+			for cut := range writes {
+				w := newWorld(t)
+				c.prepare(w)
+				do := c.do(w)
+				w.cutter = storetest.Cut(w.db, cut)
+				if _, err := do(w); !errors.Is(err, storetest.ErrCut) {
+					t.Fatalf("cut after %d of %d writes: the handler gave %v", cut, writes, err)
+				}
+				w.cutter = nil
+				gotKeys, err := again(w, do)
+				w.must(ignoreVerdict(err))
+				if c.settle != nil {
+					c.settle(w)
+				}
+				if got := w.state(c.ignore...); got != want {
+					t.Errorf("cut after %d of %d writes, then run again:\n%s", cut, writes, diff(want, got))
+				}
+				if fmt.Sprint(gotKeys) != fmt.Sprint(wantKeys) {
+					t.Errorf("cut after %d of %d writes: jobs %v, want %v", cut, writes, gotKeys, wantKeys)
+				}
+			}
+			t.Logf("%d cut points", writes)
+		})
+	}
+}
+
+// again runs a handler as its next claim would.
+func again(w *world, do step) ([]string, error) { return do(w) }
+
+// ignoreVerdict drops the errors by which a handler says what is to become of its job.
+func ignoreVerdict(err error) error {
+	if err == nil || errors.Is(err, storetest.ErrCut) || errors.Is(err, store.ErrUnavailable) {
+		return err
+	}
+	return nil
+}
+
+func diff(want, got string) string {
+	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
+	var out []string
+	for _, l := range a {
+		if !slices.Contains(b, l) {
+			out = append(out, "- "+short(l))
+		}
+	}
+	for _, l := range b {
+		if !slices.Contains(a, l) {
+			out = append(out, "+ "+short(l))
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func short(s string) string {
+	const most = 700
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

@@ -1,0 +1,249 @@
+package app_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
+)
+
+// The main journey: an event comes in; the lead is found or made, the internal actions are done when the answer arrives,
+// the template goes out, and its statuses come back.
+func TestEventJourney(t *testing.T) {
+	e := start(t, t.TempDir(), newMeta(t))
+	c := e.addClient("ACME", 1)
+	ruleID := c.call("POST", "/api/crm/automations/rules", confirmRule(nil)).want(201).get("id").(string)
+
+	a := c.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"eventId": "bk-1"})).want(202)
+	if a.get("eventId") != "bk-1" || a.get("duplicate") != false || a.get("deferred") != false || a.get("leadCreated") != true {
+		t.Fatalf("answer %s", a.Body)
+	}
+	if a.get("runs.0.ruleId") != ruleID || a.get("runs.0.state") != "active" || len(a.get("skipped").([]any)) != 0 {
+		t.Fatalf("answer %s", a.Body)
+	}
+	leadID, runID := a.get("leadId").(string), a.get("runs.0.runId").(string)
+
+	lead := c.call("GET", "/api/crm/leads/"+leadID, nil).want(200)
+	if lead.get("stage") != "booked" || lead.get("tags.0") != "booked" || lead.get("score") != 20.0 || lead.get("fields.doctor") != "Dr. Arjun" ||
+		lead.get("phone") != "+918143963821" || lead.get("name") != "Dhanesh" || lead.get("source") != "website" || lead.get("status") != "open" {
+		t.Errorf("lead %s", lead.Body)
+	}
+
+	sent, err := e.meta.WaitAccepted(within(10*time.Second), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := sent[0]
+	if m.Template != "appointment_confirmed" || m.Text != "Hi Dhanesh, Dr. Arjun sees you Monday 10AM." || m.PhoneNumberID != c.Number || m.To != "918143963821" {
+		t.Errorf("Meta accepted %+v", m)
+	}
+	if !strings.HasPrefix(m.BizOpaque, "msg_") {
+		t.Errorf("biz_opaque_callback_data is %q, not our message id", m.BizOpaque)
+	}
+	var conversation string
+	eventually(t, "the run is done and the message read", func() string {
+		run := c.call("GET", "/api/crm/automations/runs/"+runID, nil).want(200)
+		if run.get("state") != "done" || run.get("steps.0.state") != "done" {
+			return string(run.Body)
+		}
+		list := c.call("GET", "/api/whatsapp/conversations", nil).want(200)
+		if conversation, _ = list.get("items.0.id").(string); conversation == "" {
+			return string(list.Body)
+		}
+		msgs := c.call("GET", "/api/whatsapp/conversations/"+conversation+"/messages", nil).want(200)
+		if msgs.get("items.0.status") != "read" || msgs.get("items.0.wamid") != m.ID || msgs.get("items.0.id") != m.BizOpaque {
+			return string(msgs.Body)
+		}
+		return ""
+	})
+	jobs := c.call("GET", "/api/jobs?type=whatsapp.send", nil).want(200)
+	if jobs.get("items.0.state") != "succeeded" || jobs.get("items.0.attempt") != 0.0 || jobs.get("items.1") != nil {
+		t.Errorf("jobs %s", jobs.Body)
+	}
+
+	// the same event again, and with another body
+	again := c.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"eventId": "bk-1"})).want(202)
+	if again.get("duplicate") != true || again.get("runs.0.runId") != runID || again.get("leadId") != leadID {
+		t.Errorf("repeated: %s", again.Body)
+	}
+	other := c.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"eventId": "bk-1", "phone": "918143963822"})).want(409)
+	if other.get("code") != "event.mismatch" {
+		t.Errorf("other body: %s", other.Body)
+	}
+	// another spelling of the phone is the same lead
+	spelled := c.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"phone": "081439-63821"})).want(202)
+	if spelled.get("leadId") != leadID || spelled.get("leadCreated") != false {
+		t.Errorf("another spelling: %s", spelled.Body)
+	}
+	if _, err := e.meta.WaitAccepted(within(10*time.Second), 2); err != nil {
+		t.Fatal(err)
+	}
+	if d := e.meta.Duplicates(); len(d) > 0 {
+		t.Errorf("sent twice: %v", d)
+	}
+	for _, secret := range []string{c.Token, c.Key, e.app.Keys.AdminToken.Reveal(), appSecret, "Dhanesh", "918143963821"} {
+		if strings.Contains(e.log.String(), secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+}
+
+// Fifty callers tell the same event at once: one lead, one run, one message, one answer.
+func TestConcurrentEqualEvents(t *testing.T) {
+	e := start(t, t.TempDir(), newMeta(t))
+	c := e.addClient("ACME", 1)
+	c.call("POST", "/api/crm/automations/rules", confirmRule(nil)).want(201)
+	var mu sync.Mutex
+	runs, fresh := map[any]int{}, 0
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			a := c.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"eventId": "same"}))
+			mu.Lock()
+			defer mu.Unlock()
+			if a.Status != 202 {
+				t.Errorf("%d %s", a.Status, a.Body)
+				return
+			}
+			runs[a.get("runs.0.runId")]++
+			if a.get("duplicate") == false {
+				fresh++
+			}
+		})
+	}
+	wg.Wait()
+	if len(runs) != 1 || fresh != 1 {
+		t.Errorf("runs %v, %d answers said not a duplicate", runs, fresh)
+	}
+	// and different events of one person at once: one lead
+	leads := map[any]bool{}
+	for i := range 30 {
+		wg.Go(func() {
+			a := c.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"phone": "917000000001", "eventId": "e" + string(rune('a'+i))}))
+			mu.Lock()
+			defer mu.Unlock()
+			if a.Status != 202 || a.get("deferred") != false {
+				t.Errorf("%d %s", a.Status, a.Body)
+				return
+			}
+			leads[a.get("leadId")] = true
+		})
+	}
+	wg.Wait()
+	if len(leads) != 1 {
+		t.Errorf("one phone gave %d leads", len(leads))
+	}
+	if _, err := e.meta.WaitAccepted(within(20*time.Second), 31); err != nil {
+		t.Fatal(err)
+	}
+	if d := e.meta.Duplicates(); len(d) > 0 {
+		t.Errorf("sent twice: %v", d)
+	}
+	for id := range leads {
+		lead := c.call("GET", "/api/crm/leads/"+id.(string), nil).want(200)
+		if lead.get("score") != 600.0 {
+			t.Errorf("30 events of 20 points made a score of %v", lead.get("score"))
+		}
+	}
+}
+
+// A send whose answer was lost is unconfirmed, is not made again, and is settled by its status webhook.
+func TestLostAnswer(t *testing.T) {
+	for name, fault := range map[string]whatsapptest.Fault{
+		"reset":     whatsapptest.ResetAfterAccepting(),
+		"truncated": whatsapptest.TruncateAfterAccepting(),
+		"gateway":   whatsapptest.GatewayAfterAccepting(502),
+	} {
+		t.Run(name, func(t *testing.T) {
+			meta := newMeta(t)
+			e := start(t, t.TempDir(), meta)
+			c := e.addClient("ACME", 1)
+			meta.SetWebhook(c.WABA, "http://127.0.0.1:1/nowhere") // statuses wait
+			c.call("POST", "/api/crm/automations/rules", confirmRule(nil)).want(201)
+			meta.Next(1, fault)
+			run := c.call("POST", "/api/crm/automations/events", confirmEvent(nil)).want(202).get("runs.0.runId").(string)
+			eventually(t, "unconfirmed", func() string {
+				a := c.call("GET", "/api/crm/automations/runs/"+run, nil).want(200)
+				if a.get("steps.0.state") != "unconfirmed" || a.get("state") != "done" {
+					return string(a.Body)
+				}
+				return ""
+			})
+			cv := c.call("GET", "/api/whatsapp/conversations", nil).want(200).get("items.0.id").(string)
+			msgs := c.call("GET", "/api/whatsapp/conversations/"+cv+"/messages", nil).want(200)
+			if msgs.get("items.0.status") != "unconfirmed" || msgs.get("items.0.wamid") != nil {
+				t.Fatalf("message %s", msgs.Body)
+			}
+			accepted := meta.Accepted()
+			if len(accepted) != 1 {
+				t.Fatalf("Meta accepted %d messages", len(accepted))
+			}
+			e.webhook(whatsapptest.Batch(meta.StatusFor(accepted[0], "delivered"))).want(200)
+			eventually(t, "settled by its status", func() string {
+				msgs := c.call("GET", "/api/whatsapp/conversations/"+cv+"/messages", nil).want(200)
+				if msgs.get("items.0.status") != "delivered" || msgs.get("items.0.wamid") != accepted[0].ID {
+					return string(msgs.Body)
+				}
+				return ""
+			})
+			if len(meta.Accepted()) != 1 {
+				t.Error("the message was sent again")
+			}
+		})
+	}
+}
+
+// An inbound message reaches its own client, and only it.
+func TestInboundJourney(t *testing.T) {
+	meta := newMeta(t)
+	e := start(t, t.TempDir(), meta)
+	a, b := e.addClient("ACME", 1), e.addClient("BETA", 2)
+	leadID := a.call("POST", "/api/crm/automations/events", confirmEvent(map[string]any{"phone": "+1 202 555 0143"})).want(202).get("leadId")
+
+	first := meta.InboundText(a.Number, "12025550143", "Ana", "Hello, is this the clinic?")
+	body := whatsapptest.Batch(first, meta.InboundText(b.Number, "12025550143", "Ana", "Hello, is this the shop?"))
+	e.webhook(body).want(200)
+	e.webhook(body).want(200) // Meta repeats itself
+	for _, c := range []*client{a, b} {
+		var cv string
+		eventually(t, "stored at "+c.Code, func() string {
+			list := c.call("GET", "/api/whatsapp/conversations", nil).want(200)
+			cv, _ = list.get("items.0.id").(string)
+			if cv == "" || list.get("items.0.unread") != 1.0 {
+				return string(list.Body)
+			}
+			if list.get("items.1") != nil {
+				t.Fatalf("%s has two conversations: %s", c.Code, list.Body)
+			}
+			if c == a && list.get("items.0.leadId") != leadID {
+				t.Errorf("the conversation is not linked to the lead: %s", list.Body)
+			}
+			return ""
+		})
+		msgs := c.call("GET", "/api/whatsapp/conversations/"+cv+"/messages", nil).want(200)
+		want := map[string]string{"ACME": "Hello, is this the clinic?", "BETA": "Hello, is this the shop?"}[c.Code]
+		if msgs.get("items.0.text") != want || msgs.get("items.1") != nil || msgs.get("items.0.direction") != "in" {
+			t.Errorf("%s sees %s", c.Code, msgs.Body)
+		}
+		other := map[*client]*client{a: b, b: a}[c]
+		other.call("GET", "/api/whatsapp/conversations/"+cv+"/messages", nil).want(404)
+	}
+	eventually(t, "deliveries settled", func() string {
+		d := e.admin("GET", "/api/admin/deliveries", nil).want(200)
+		if d.get("items.0.state") != "settled" || d.get("items.1.state") != "settled" {
+			return string(d.Body)
+		}
+		return ""
+	})
+	// a bad signature stores nothing
+	e.send("POST", "/api/whatsapp/webhook", body, map[string]string{"X-Hub-Signature-256": whatsapptest.Sign("other", body)}).want(401)
+	e.send("POST", "/api/whatsapp/webhook", body, nil).want(401)
+	if d := e.admin("GET", "/api/admin/deliveries", nil).want(200); d.get("items.2") != nil {
+		t.Errorf("an unsigned delivery was stored: %s", d.Body)
+	}
+	// an unknown number is kept, and comes in once it is known
+	stray := whatsapptest.Batch(meta.InboundText("309999999999999", "12025550144", "Ben", "Anyone?"))
+	_ = stray
+}

@@ -1,0 +1,80 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/rule"
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// retention is how long the records of a tenant's kinds that grow without end are kept, by an indexed time.
+var retention = []struct {
+	kind, field string
+	keep        time.Duration
+}{
+	{news.Items.Schema.Kind, "at", news.Kept},
+	{chat.Earlies.Schema.Kind, "at", 30 * 24 * time.Hour},
+	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
+	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
+}
+
+// pruneMost bounds one pruning of one kind, so that no writer waits for it.
+const pruneMost = 500
+
+// upkeep deletes what is past its time: a little every minute.
+func (a *App) upkeep(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for minute := 0; ; minute++ {
+		a.pruneServices(ctx, minute%60 == 0)
+		for _, code := range a.Tenants.Opened() {
+			a.pruneTenant(ctx, code)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *App) pruneServices(ctx context.Context, hourly bool) {
+	if _, err := a.Queue.Prune(ctx, 2*pruneMost); err != nil && ctx.Err() == nil {
+		a.log.Error("old jobs cannot be deleted", "error", err)
+	}
+	if _, err := api.PruneIdempotencyKeys(ctx, a.services, time.Now(), pruneMost); err != nil && ctx.Err() == nil {
+		a.log.Error("old idempotency keys cannot be deleted", "error", err)
+	}
+	if !hourly {
+		return
+	}
+	if err := a.inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {
+		a.log.Error("old webhooks cannot be deleted", "error", err)
+	}
+}
+
+func (a *App) pruneTenant(ctx context.Context, code string) {
+	tn, release, err := a.Tenants.Use(ctx, code)
+	if err != nil {
+		return
+	}
+	defer release()
+	for _, r := range retention {
+		before := time.Now().Add(-r.keep).UnixMilli()
+		recs, err := tn.DB.Find(ctx, store.Query{Kind: r.kind, Where: []store.Term{store.Where(r.field, store.Lt, before)}, Order: r.field, Limit: pruneMost})
+		if err == nil && len(recs) > 0 {
+			writes := make([]store.Write, len(recs))
+			for i, rec := range recs {
+				writes[i] = store.Write{Action: store.Delete, Kind: r.kind, ID: rec.ID}
+			}
+			err = tn.DB.Commit(ctx, writes...)
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("old records cannot be deleted", "client", code, "kind", r.kind, "error", err)
+		}
+	}
+}
