@@ -229,7 +229,7 @@ func (in *Inbox) Drop(ctx context.Context, settled, unsettled time.Duration) err
 	for _, name := range names {
 		start, err := time.Parse(dayLayout, name)
 		if err != nil {
-			continue // not ours
+			return err
 		}
 		age := now.Sub(start.AddDate(0, 0, 1)) // of its youngest delivery
 		drop := age >= unsettled && age > 0
@@ -379,7 +379,8 @@ func (in *Inbox) list() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".db"); ok && len(name) == len(dayLayout) {
+		name, ok := strings.CutSuffix(e.Name(), ".db")
+		if _, err := time.Parse(dayLayout, name); ok && err == nil {
 			names = append(names, name)
 		}
 	}

@@ -3,6 +3,11 @@ package sqlite
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,4 +73,150 @@ func BenchmarkReceiveSettle64(b *testing.B) {
 	})
 	close(ids)
 	<-done
+}
+
+func TestInboxDiskFull(t *testing.T) {
+	ctx := context.Background()
+	in := testInbox(t, t.TempDir(), time.Now)
+	first := store.Delivery{Body: []byte("first")}
+	if err := in.Receive(ctx, &first); err != nil {
+		t.Fatal(err)
+	}
+	pages := func(n int) {
+		t.Helper()
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		for _, d := range in.days {
+			if err := d.f.w.script(fmt.Sprintf("PRAGMA max_page_count = %d", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pages(100)
+	acked := 1
+	var err error
+	for err == nil && acked < 1000 {
+		d := store.Delivery{Body: make([]byte, 5000)}
+		if err = in.Receive(ctx, &d); err == nil {
+			acked++
+		} else if d.ID != "" || !d.ReceivedAt.IsZero() {
+			t.Errorf("not stored, but called %s", d.ID)
+		}
+	}
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if ds, err := in.Pending(ctx, time.Now().Add(time.Second), "", 1000); err != nil || len(ds) != acked {
+		t.Errorf("%d pending of %d acknowledged: %v", len(ds), acked, err)
+	}
+	pages(1 << 30)
+	if err := in.Receive(ctx, &store.Delivery{Body: make([]byte, 5000)}); err != nil {
+		t.Errorf("once there is room: %v", err)
+	}
+}
+
+func TestInboxFolder(t *testing.T) {
+	ctx := context.Background()
+	dir := filepath.Join(t.TempDir(), "inbox")
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	// What a crash in the making of a day, or an operator, may leave behind.
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"2026-03-01.db", "notes.txt", "2026-02-30.db", "aaaa-bb-cc.db"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := testInbox(t, dir, func() time.Time { return now })
+	for range 3 {
+		if err := in.Receive(ctx, &store.Delivery{Body: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.AddDate(0, 0, 1)
+	}
+	files := func() (out []string) {
+		es, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range es {
+			if strings.HasSuffix(e.Name(), ".db") {
+				out = append(out, strings.TrimSuffix(e.Name(), ".db"))
+			}
+		}
+		return out
+	}
+	if got := strings.Join(files(), " "); got != "2026-02-30 2026-03-01 2026-03-02 2026-03-03 aaaa-bb-cc" {
+		t.Errorf("files: %s", got)
+	}
+	ds, err := in.Pending(ctx, now, "", 10)
+	if err != nil || len(ds) != 3 {
+		t.Fatalf("pending: %d, %v", len(ds), err)
+	}
+	if err := in.Settle(ctx, store.Settlement{ID: ds[0].ID, State: store.Settled}); err != nil {
+		t.Fatal(err)
+	}
+
+	// A day in use is not pulled from under its reader.
+	err = in.use(ctx, "2026-03-01", false, func(*file) error { return in.Drop(ctx, 0, time.Hour*1000) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Delivery(ctx, ds[0].ID); err != nil {
+		t.Errorf("dropped while in use: %v", err)
+	}
+	if err := in.Drop(ctx, 0, time.Hour*1000); err != nil {
+		t.Fatal(err)
+	}
+	es, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range es {
+		if strings.HasPrefix(e.Name(), "2026-03-01") {
+			t.Errorf("%s is left of a dropped day", e.Name())
+		}
+	}
+
+	// Days before today are closed when nobody used them for a while.
+	in.mu.Lock()
+	for _, d := range in.days {
+		d.used = time.Now().Add(-2 * dayIdle)
+	}
+	in.mu.Unlock()
+	now = now.AddDate(0, 0, -1)
+	in.closeIdle()
+	in.mu.Lock()
+	open := len(in.days)
+	in.mu.Unlock()
+	if open != 1 {
+		t.Errorf("%d days are open, want today", open)
+	}
+	if _, err := in.Delivery(ctx, ds[1].ID); err != nil {
+		t.Errorf("a closed day: %v", err)
+	}
+}
+
+func TestDeliveryIDs(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	g := deliveryIDs{now: func() time.Time { return now }}
+	last := ""
+	for i := range 10_000 {
+		if i == 9_000 {
+			now = now.Add(-500 * time.Millisecond) // a small correction of the clock
+		}
+		id, ms := g.next()
+		if at, ok := deliveryTime(id); !ok || at != ms || id <= last || len(id) != 36 || id[16] != '7' || !strings.ContainsAny(id[20:21], "89ab") {
+			t.Fatalf("%s after %s; time %d, want %d", id, last, at, ms)
+		}
+		if first := firstIDAt(ms); id < first || firstIDAt(ms+1) < id {
+			t.Fatalf("%s is not between %s and the next millisecond", id, first)
+		}
+		last = id
+	}
+	now = now.Add(-24 * time.Hour)
+	if _, ms := g.next(); ms != now.UnixMilli() {
+		t.Errorf("a clock set back by a day is not believed: %d", ms)
+	}
 }

@@ -2,30 +2,301 @@ package sqlite
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/store/storetest"
 )
 
+func TestQueue(t *testing.T) {
+	storetest.RunQueue(t, func(t *testing.T, now func() time.Time) store.Queue {
+		return testQueue(t, filepath.Join(t.TempDir(), "services.db"), now)
+	})
+}
+
 func testQueue(t testing.TB, path string, now func() time.Time) *Queue {
 	t.Helper()
-	f, err := openFile(context.Background(), path, 8192)
+	db, err := Open(context.Background(), path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = f.close() })
-	q, err := openQueue(context.Background(), f, now)
+	t.Cleanup(func() { _ = db.Close() })
+	q, err := OpenQueue(context.Background(), db, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return q
 }
 
-func TestQueue(t *testing.T) {
-	storetest.RunQueue(t, func(t *testing.T, now func() time.Time) store.Queue {
-		return testQueue(t, filepath.Join(t.TempDir(), "services.db"), now)
+// sound checks what must hold between the tables, whatever happened.
+func (q *Queue) sound(t *testing.T) {
+	t.Helper()
+	err := q.f.snapshot(context.Background(), func(c *conn) error {
+		for what, sql := range map[string]string{
+			"integrity": `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'`,
+			"lanes that count wrong": `WITH counted AS (
+					SELECT lane, sum(state = 'scheduled') a, sum(state = 'ready') b, sum(state = 'running') c, sum(state = 'parked') d,
+						sum(state = 'succeeded') e, sum(state = 'dead') f, sum(state = 'cancelled') g, sum(state = 'expired') h
+					FROM jobs GROUP BY lane)
+				SELECT lanes.lane FROM lanes LEFT JOIN counted USING (lane)
+				WHERE (scheduled, ready, running, parked, succeeded, dead, cancelled, expired)
+					<> (coalesce(a, 0), coalesce(b, 0), coalesce(c, 0), coalesce(d, 0), coalesce(e, 0), coalesce(f, 0), coalesce(g, 0), coalesce(h, 0))`,
+			"jobs without a lane":      `SELECT _id FROM jobs WHERE lane NOT IN (SELECT lane FROM lanes)`,
+			"jobs without their key":   `SELECT _id FROM jobs j WHERE holdsKey AND NOT EXISTS (SELECT 1 FROM jobKeys k WHERE k.tenant = j.tenant AND k.uniqueKey = j.uniqueKey AND k.jobId = j._id)`,
+			"keys without their job":   `SELECT uniqueKey FROM jobKeys k WHERE keepUntil IS NULL AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j._id = k.jobId AND j.holdsKey)`,
+			"running without a lease":  `SELECT _id FROM jobs WHERE (state = 'running') <> (owner IS NOT NULL AND leaseUntil IS NOT NULL)`,
+			"ended without an end":     `SELECT _id FROM jobs WHERE (state IN ('succeeded', 'dead', 'cancelled', 'expired')) <> (endedAt IS NOT NULL)`,
+			"two jobs of one held key": `SELECT uniqueKey FROM jobs WHERE holdsKey GROUP BY tenant, uniqueKey HAVING count(*) > 1`,
+		} {
+			if r, err := c.first(context.Background(), sql); err != nil || r != nil {
+				t.Errorf("%s: %v, %v", what, r, err)
+			}
+		}
+		return nil
 	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestQueueWake(t *testing.T) {
+	ctx := context.Background()
+	now := time.Now()
+	q := testQueue(t, filepath.Join(t.TempDir(), "services.db"), func() time.Time { return now })
+	woke := func() bool {
+		select {
+		case <-q.Wake():
+			return true
+		default:
+			return false
+		}
+	}
+	expect := func(what string, want bool) {
+		t.Helper()
+		if got := woke(); got != want {
+			t.Errorf("%s: woke %v, want %v", what, got, want)
+		}
+	}
+	enqueue := func(j store.NewJob) store.Job {
+		t.Helper()
+		j.Type = "a"
+		made, err := q.Enqueue(ctx, j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made[0].Job
+	}
+	promote := func() {
+		t.Helper()
+		if _, _, err := q.Promote(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish := func(j store.Job, o store.Outcome) {
+		t.Helper()
+		o.ID, o.Token = j.ID, j.Token
+		if held, err := q.Finish(ctx, o); err != nil || !held[0] {
+			t.Fatal(held, err)
+		}
+	}
+	expect("at the start", true)
+	ready := enqueue(store.NewJob{UniqueKey: "k"})
+	expect("a ready job", true)
+	enqueue(store.NewJob{UniqueKey: "k"})
+	expect("a duplicate", false)
+	job := enqueue(store.NewJob{ClaimFor: "api"})
+	expect("a job its caller does", false)
+	enqueue(store.NewJob{RunAt: now.Add(time.Hour)})
+	expect("the first scheduled", true)
+	enqueue(store.NewJob{RunAt: now.Add(2 * time.Hour)})
+	expect("one scheduled later", false)
+	promote()
+	expect("nothing due", false)
+	enqueue(store.NewJob{RunAt: now.Add(2 * time.Hour)})
+	expect("later than what a promotion found", false)
+	enqueue(store.NewJob{RunAt: now.Add(time.Minute)})
+	expect("one scheduled sooner", true)
+	finish(job, store.Outcome{State: store.Succeeded})
+	expect("an end", false)
+	if _, err := q.Cancel(ctx, ready.ID); err != nil {
+		t.Fatal(err)
+	}
+	expect("a cancelled job", false)
+	if _, err := q.Retry(ctx, ready.ID); err != nil {
+		t.Fatal(err)
+	}
+	expect("a retried job", true)
+	job = enqueue(store.NewJob{ClaimFor: "api"})
+	finish(job, store.Outcome{State: store.Scheduled, RunAt: now.Add(time.Second)})
+	expect("a retry soon", true)
+	job = enqueue(store.NewJob{ClaimFor: "api"})
+	finish(job, store.Outcome{State: store.Succeeded, Next: []store.NewJob{{Type: "a"}}})
+	expect("an end that causes a job", true)
+	enqueue(store.NewJob{ClaimFor: "api"})
+	if _, err := q.Release(ctx, "api"); err != nil {
+		t.Fatal(err)
+	}
+	expect("a release", true)
+	now = now.Add(time.Minute)
+	promote()
+	expect("a promotion", true)
+	_, err := q.Enqueue(ctx, store.NewJob{Type: "a"}, store.NewJob{Type: "b", UniqueKey: "k"})
+	if !errors.Is(err, store.ErrKeyReuse) {
+		t.Fatal(err)
+	}
+	expect("what was refused", false)
+	for range 3 {
+		enqueue(store.NewJob{})
+	}
+	expect("three jobs", true)
+	expect("three jobs, told once", false)
+	q.sound(t)
+}
+
+// stepped sets the wall clock of a time without its monotonic reading: time.Time keeps the wall seconds above
+// its 30 bits of nanoseconds while it has one.
+func stepped(t time.Time, seconds int64) time.Time {
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(seconds) << 30
+	return t
+}
+
+func TestQueueClockStep(t *testing.T) {
+	start := time.Now()
+	if got := clockStep(start, stepped(start.Add(time.Second), 60)); got != time.Minute {
+		t.Fatalf("a step of a minute is seen as %v", got)
+	}
+	if got := clockStep(start, start.Add(time.Minute)); got != 0 {
+		t.Fatalf("a minute that passed is seen as a step of %v", got)
+	}
+	ctx := context.Background()
+	now := start
+	q := testQueue(t, filepath.Join(t.TempDir(), "services.db"), func() time.Time { return now })
+	made, err := q.Enqueue(ctx, store.NewJob{Type: "a", ClaimFor: "w"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holds := func(what string, want store.State) {
+		t.Helper()
+		if _, _, err := q.Promote(ctx); err != nil {
+			t.Fatal(err)
+		}
+		j, err := q.Job(ctx, made[0].Job.ID)
+		if err != nil || j.State != want {
+			t.Fatalf("%s: %s, want %s (%v)", what, j.State, want, err)
+		}
+	}
+	now = stepped(start.Add(10*time.Second), 3600)
+	holds("10 s on, the clock an hour ahead", store.Running)
+	now = stepped(start.Add(14*time.Second), 3600)
+	holds("14 s on", store.Running)
+	now = stepped(start.Add(14*time.Second), -3600)
+	if _, err := q.Enqueue(ctx, store.NewJob{Type: "a"}); err != nil { // any change follows the clock
+		t.Fatal(err)
+	}
+	now = stepped(start.Add(15*time.Second), -3600)
+	holds("15 s on, the clock set back by two hours", store.Ready)
+}
+
+func TestQueueReopened(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "services.db")
+	now := time.Now()
+	clock := func() time.Time { return now }
+	db, err := Open(ctx, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := OpenQueue(ctx, db, clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a", UniqueKey: "k", ClaimFor: "w"}, store.NewJob{Tenant: "A", Type: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An operator's hand.
+	err = q.f.write(ctx, func(tx *wtx) error {
+		_, err := tx.exec(`UPDATE lanes SET ready = 0`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Claim(ctx, store.ClaimRequest{Owner: "w", Limit: 1, Lease: time.Second, Types: []string{"a"}}); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("claim on a closed database: %v", err)
+	}
+
+	q = testQueue(t, path, clock)
+	q.sound(t)
+	claim := func() []store.Job {
+		t.Helper()
+		jobs, err := q.Claim(ctx, store.ClaimRequest{Owner: "w2", Limit: 10, Lease: time.Second, Types: []string{"a"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return jobs
+	}
+	if jobs := claim(); len(jobs) != 1 || jobs[0].ID != made[1].Job.ID {
+		t.Fatalf("claimed %+v", jobs)
+	}
+	now = now.Add(15 * time.Second)
+	if n, _, err := q.Promote(ctx); err != nil || n != 2 {
+		t.Fatalf("%d leases ran out: %v", n, err)
+	}
+	for _, j := range claim() {
+		if j.Token != 2 {
+			t.Errorf("token %d of %s", j.Token, j.ID)
+		}
+	}
+	again, err := q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a", UniqueKey: "k"})
+	if err != nil || !again[0].Duplicate || again[0].Job.ID != made[0].Job.ID {
+		t.Errorf("the key after a restart: %+v, %v", again, err)
+	}
+}
+
+func TestQueueDiskFull(t *testing.T) {
+	ctx := context.Background()
+	q := testQueue(t, filepath.Join(t.TempDir(), "services.db"), time.Now)
+	pages := func(n int) {
+		t.Helper()
+		if err := q.f.w.script(fmt.Sprintf("PRAGMA max_page_count = %d", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages(60)
+	acked := map[string]string{}
+	var err error
+	for i := 0; err == nil && i < 10_000; i++ {
+		key := fmt.Sprint("k", i)
+		var made []store.Enqueued
+		if made, err = q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a", UniqueKey: key}, store.NewJob{Tenant: "B", Type: "a"}); err == nil {
+			acked[key] = made[0].Job.ID
+		}
+	}
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	q.sound(t)
+	counts, err := q.JobCounts(ctx, "")
+	if err != nil || counts[store.Ready] != int64(2*len(acked)) {
+		t.Errorf("%d ready after %d acknowledged pairs: %v", counts[store.Ready], len(acked), err)
+	}
+	pages(1 << 30)
+	for key, id := range acked {
+		made, err := q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a", UniqueKey: key})
+		if err != nil || !made[0].Duplicate || made[0].Job.ID != id {
+			t.Fatalf("%s: %+v, %v", key, made, err)
+		}
+	}
+	if made, err := q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a", UniqueKey: fmt.Sprint("k", len(acked))}); err != nil || made[0].Duplicate {
+		t.Errorf("what was refused, once there is room: %+v, %v", made, err)
+	}
 }
