@@ -179,7 +179,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		_ = a.Hub.Close(ctx)
 	})
 	a.API.Handle("/socket.io/", a.Hub.Handler())
-	a.routes(storage, book)
+	a.routes(book)
 	a.metrics.watch(a)
 	log.Info("ecod is ready", "addr", a.ln.Addr().String(), "version", version, "dataDir", cfg.DataDir)
 	return a, nil

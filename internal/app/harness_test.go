@@ -21,12 +21,13 @@ const appSecret = "test-app-secret"
 
 // engine is a running engine with a fake Meta, spoken to over HTTP as everybody does.
 type engine struct {
-	t    *testing.T
-	app  *app.App
-	cfg  app.Config
-	meta *whatsapptest.Server
-	log  *logBuffer
-	stop func() // ends the engine and waits
+	t     *testing.T
+	url   string
+	token string // of the admin API
+	meta  *whatsapptest.Server
+	log   *logBuffer
+	app   *app.App // nil where the engine is another process
+	stop  func()   // ends the engine and waits
 }
 
 // logBuffer keeps what was logged, to search it for secrets.
@@ -57,17 +58,18 @@ func config(dir, metaURL string) app.Config {
 // start runs an engine on a data folder until the test ends, or stop is called.
 func start(t *testing.T, dir string, meta *whatsapptest.Server) *engine {
 	t.Helper()
-	e := &engine{t: t, meta: meta, log: &logBuffer{}, cfg: config(dir, meta.URL)}
-	if err := e.cfg.Resolve(func(string) string { return "" }); err != nil {
+	e := &engine{t: t, meta: meta, log: &logBuffer{}}
+	cfg := config(dir, meta.URL)
+	if err := cfg.Resolve(func(string) string { return "" }); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a, err := app.New(ctx, e.cfg, "test", slog.New(slog.NewJSONHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	a, err := app.New(ctx, cfg, "test", slog.New(slog.NewJSONHandler(e.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		cancel()
 		t.Fatal(err)
 	}
-	e.app = a
+	e.app, e.url, e.token = a, a.URL(), a.Keys.AdminToken.Reveal()
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	e.stop = sync.OnceFunc(func() {
@@ -84,7 +86,7 @@ func start(t *testing.T, dir string, meta *whatsapptest.Server) *engine {
 	t.Cleanup(func() {
 		e.stop()
 		if t.Failed() {
-			t.Logf("engine log:\n%s", e.log)
+			t.Logf("engine log (its end):\n%s", tail(e.log.String(), 3000))
 		}
 	})
 	return e
@@ -120,7 +122,7 @@ func (e *engine) addClient(code string, n int) *client {
 		"wabaId": c.WABA, "phoneNumberIds": []string{c.Number}, "accessToken": c.Token,
 	}).want(200)
 	e.meta.AddAccount(whatsapptest.Account{
-		WABAID: c.WABA, Token: c.Token, Numbers: []whatsapptest.Number{{ID: c.Number}}, WebhookURL: e.app.URL() + "/api/whatsapp/webhook",
+		WABAID: c.WABA, Token: c.Token, Numbers: []whatsapptest.Number{{ID: c.Number}}, WebhookURL: e.url + "/api/whatsapp/webhook",
 		Templates: []whatsapptest.Template{{Name: "appointment_confirmed", Language: "en", Body: "Hi {{1}}, {{2}} sees you {{3}}."}},
 	})
 	return c
@@ -192,7 +194,7 @@ func (e *engine) send(method, path string, body any, header map[string]string) *
 		}
 		r = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequest(method, e.app.URL()+path, r)
+	req, err := http.NewRequest(method, e.url+path, r)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -216,7 +218,7 @@ func (e *engine) send(method, path string, body any, header map[string]string) *
 
 func (e *engine) admin(method, path string, body any) *answer {
 	e.t.Helper()
-	return e.send(method, path, body, map[string]string{"Authorization": "Bearer " + e.app.Keys.AdminToken.Reveal()})
+	return e.send(method, path, body, map[string]string{"Authorization": "Bearer " + e.token})
 }
 
 func (c *client) call(method, path string, body any) *answer {
