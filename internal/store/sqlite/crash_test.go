@@ -23,7 +23,7 @@ const childDir = "ECOD_TEST_CRASH_DIR"
 // all that it told: lines of words.
 func killed(t *testing.T, child, dir string) (told [][]string) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+child+"$", "-test.timeout=60s") //nolint:gosec // ourselves
+	cmd := exec.Command(os.Args[0], "-test.run=^"+child+"$", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), childDir+"="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -253,4 +253,3 @@ func TestInboxSurvivesKill(t *testing.T) {
 		t.Errorf("only %d deliveries were acknowledged", len(all))
 	}
 }
-

@@ -38,8 +38,8 @@ func (g *deliveryIDs) next() (id string, ms int64) {
 	g.mu.Unlock()
 
 	var u [16]byte
-	binary.BigEndian.PutUint64(u[:], uint64(ms)<<16|0x7000|uint64(seq)) //nolint:gosec // a time after 1970
-	binary.BigEndian.PutUint64(u[8:], rand.Uint64()>>2|1<<63)           //nolint:gosec // unique, not secret
+	binary.BigEndian.PutUint64(u[:], uint64(ms)<<16|0x7000|uint64(seq))
+	binary.BigEndian.PutUint64(u[8:], rand.Uint64()>>2|1<<63)
 	return deliveryPrefix + hex.EncodeToString(u[:]), ms
 }
 
@@ -53,13 +53,13 @@ func deliveryTime(id string) (ms int64, ok bool) {
 	if _, err := hex.Decode(u[2:], []byte(s[:12])); err != nil {
 		return 0, false
 	}
-	return int64(binary.BigEndian.Uint64(u[:])), true //nolint:gosec // 48 bits
+	return int64(binary.BigEndian.Uint64(u[:])), true
 }
 
 // firstIDAt is less than every id made at a time, and greater than those made before.
 func firstIDAt(ms int64) string {
 	var u [8]byte
-	binary.BigEndian.PutUint64(u[:], uint64(max(ms, 0))<<16) //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(u[:], uint64(max(ms, 0))<<16)
 	return deliveryPrefix + hex.EncodeToString(u[:6])
 }
 

@@ -110,7 +110,7 @@ func BenchmarkFinish16(b *testing.B) {
 	})
 }
 
-// BenchmarkHistory compares an empty history with a million finished jobs: it must make no difference.
+// BenchmarkHistory compares an empty history with a million finished jobs, without syncs: it must make no difference.
 func BenchmarkHistory(b *testing.B) {
 	for _, finished := range []int{0, 1_000_000} {
 		b.Run(fmt.Sprint(finished), func(b *testing.B) {
@@ -119,6 +119,10 @@ func BenchmarkHistory(b *testing.B) {
 				q.history(b, finished)
 			}
 			q.fill(b, 50) // as many lanes in both
+			// The disk is still busy with the history: compare the work, not its syncs.
+			if err := q.f.w.script("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous = OFF"); err != nil {
+				b.Fatal(err)
+			}
 			q.drainBatch(b, 100)
 			ctx := context.Background()
 			b.Run("Claim", func(b *testing.B) {

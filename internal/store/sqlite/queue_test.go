@@ -145,6 +145,8 @@ func TestQueueWake(t *testing.T) {
 	now = now.Add(time.Minute)
 	promote()
 	expect("a promotion", true)
+	enqueue(store.NewJob{RunAt: now.Add(30 * time.Minute)})
+	expect("sooner than what is left after a promotion", true)
 	_, err := q.Enqueue(ctx, store.NewJob{Type: "a"}, store.NewJob{Type: "b", UniqueKey: "k"})
 	if !errors.Is(err, store.ErrKeyReuse) {
 		t.Fatal(err)

@@ -131,8 +131,8 @@ func (q *queueTest) noCredit() {
 	}
 	q.make(many("B")...) // B was idle while A had 200 turns
 	lanes := map[string]int{}
-	for range 10 {
-		for _, j := range q.claim(8) {
+	for range 20 {
+		for _, j := range q.claim(4) { // one lane's turn
 			lanes[j.Lane]++
 		}
 	}

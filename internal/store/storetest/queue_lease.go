@@ -124,6 +124,17 @@ func (q *queueTest) expire() {
 	}
 	q.doRetry(good)
 	q.same("an expired job sent back by hand", ids(q.claim(10)), []string{good})
+
+	many := make([]store.NewJob, 2500)
+	for i := range many {
+		many[i] = store.NewJob{Tenant: "C", Type: "a", ExpiresAt: q.clock.Now().Add(time.Second)}
+	}
+	q.make(many...)
+	last := q.one("C")
+	q.clock.add(time.Second)
+	q.same("behind very many that are too late", ids(q.claim(100)), []string{last})
+	q.promoted(0)
+	q.counts("C", store.JobCounts{store.Expired: 2500, store.Running: 1})
 }
 
 func (q *queueTest) release() {

@@ -222,6 +222,17 @@ func (q *queueTest) list() {
 		}
 		q.same(fmt.Sprintf("by pages %+v", f), paged, want)
 	}
+	// The last one seen is pruned before the next page is asked for.
+	q.clock.add(25 * time.Hour)
+	gone := slices.IndexFunc(all, func(j store.Job) bool { return j.State == store.Succeeded })
+	q.doPrune(1000)
+	var want []string
+	for _, j := range all[gone:] {
+		if j.State != store.Succeeded {
+			want = append(want, j.ID)
+		}
+	}
+	q.same("after a pruned one", ids(q.doJobs(store.JobFilter{AllTenants: true, After: all[gone].ID})), want)
 	if _, err := q.Jobs(q.ctx, store.JobFilter{}); err == nil {
 		q.Error("all tenants' jobs were listed without being asked for")
 	}
