@@ -50,7 +50,7 @@ func (c *demoCmd) Run(ctx context.Context) error {
 		<-ended
 		return err
 	}
-	fmt.Printf("\n  ecod demo is live on %s\n\n  API docs     %s/docs\n  admin token  %s\n", a.URL(), a.URL(), a.Keys.AdminToken.Reveal())
+	fmt.Printf("\n  ecod demo is live on %s (sign in with a code and key from below)\n\n  API docs     %s/docs\n  admin token  %s\n", a.URL(), a.URL(), a.Keys.AdminToken.Reveal())
 	for _, cl := range world.Clients {
 		fmt.Printf("  %-12s x-client-code: %s   x-api-key: %s\n", cl.Name, cl.Code, cl.Key)
 	}

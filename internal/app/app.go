@@ -25,6 +25,7 @@ import (
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/store/sqlite"
 	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/web"
 	"github.com/ecodrix/ecod/internal/whatsapp"
 )
 
@@ -164,6 +165,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 			}
 			return a.Tenants.AllowsOrigin(client, origin)
 		},
+		Web:     web.Handler(),
 		Metrics: a.metrics.registry, DrainTimeout: httpDrain,
 		Ready: []api.Check{
 			{Name: "storage", Run: func(ctx context.Context) error {
@@ -181,6 +183,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	a.API.Handle("/socket.io/", a.Hub.Handler())
 	a.routes(book)
 	a.metrics.watch(a)
+	go crm.Phone("+12025550143", "") // reads the numbering plans, so that the first event need not wait for it
 	log.Info("ecod is ready", "addr", a.ln.Addr().String(), "version", version, "dataDir", cfg.DataDir)
 	return a, nil
 }
