@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,7 +24,7 @@ func (c *demoCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	world, err := sandbox.Start()
 	if err != nil {
 		return err
@@ -47,8 +48,7 @@ func (c *demoCmd) Run(ctx context.Context) error {
 	go func() { ended <- a.Run(ctx) }()
 	if err := world.Populate(ctx, a.URL(), a.Keys.AdminToken.Reveal()); err != nil {
 		stop()
-		<-ended
-		return err
+		return errors.Join(err, <-ended)
 	}
 	fmt.Printf("\n  ecod demo is live on %s (sign in with a code and key from below)\n\n  API docs     %s/docs\n  admin token  %s\n", a.URL(), a.URL(), a.Keys.AdminToken.Reveal())
 	for _, cl := range world.Clients {

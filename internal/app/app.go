@@ -19,6 +19,7 @@ import (
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/realtime"
 	"github.com/ecodrix/ecod/internal/rule"
@@ -234,8 +235,11 @@ func (a *App) erase(ctx context.Context, _ *tenant.Tenant, j store.Job) (job.Res
 		return job.Result{}, err
 	}
 	acct, err := a.Tenants.Account(ctx, p.ClientCode)
+	if fault.Of(err) == fault.NotFound {
+		return job.Result{}, nil // done before
+	}
 	if err != nil {
-		return job.Result{}, nil // gone: done before
+		return job.Result{}, err
 	}
 	if acct.Status != tenant.Erasing {
 		if err := a.Tenants.BeginErase(ctx, p.ClientCode); err != nil {

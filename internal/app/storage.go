@@ -28,7 +28,7 @@ var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys
 
 var tenantSchemas = append([]store.Schema{
 	crm.Contacts.Schema, crm.Leads.Schema, crm.ScoreEvents.Schema,
-	chat.Conversations.Schema, chat.Messages.Schema, chat.Earlies.Schema, chat.Notes.Schema,
+	chat.Conversations.Schema, chat.Messages.Schema, chat.EarlyStatuses.Schema, chat.Notes.Schema,
 	news.Items.Schema,
 }, rule.Schemas...)
 

@@ -17,7 +17,7 @@ var retention = []struct {
 	keep        time.Duration
 }{
 	{news.Items.Schema.Kind, "at", news.Kept},
-	{chat.Earlies.Schema.Kind, "at", 30 * 24 * time.Hour},
+	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
 }

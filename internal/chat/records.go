@@ -182,8 +182,8 @@ type Early struct {
 	At    time.Time         `json:"at"`
 }
 
-// Earlies is the kind; the id is derived from number and wamid.
-var Earlies = store.Kind[Early]{
+// EarlyStatuses is the kind; the id is derived from number and wamid.
+var EarlyStatuses = store.Kind[Early]{
 	Schema: store.Schema{Kind: "earlyStatuses", Fields: []store.Field{{Name: "at", Type: store.Int}}, Orders: [][]string{{"at"}}},
 	Key:    func(e *Early) string { return e.ID },
 	Index:  func(e *Early) store.Fields { return store.Fields{"at": e.At.UnixMilli()} },

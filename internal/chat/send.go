@@ -205,7 +205,7 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		}
 		writes := []store.Write{news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View())}
 		if early != nil {
-			writes = append(writes, Earlies.Remove(early))
+			writes = append(writes, EarlyStatuses.Remove(early))
 		}
 		return true, writes, nil
 	})

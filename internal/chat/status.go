@@ -135,7 +135,7 @@ const maxEarly = 10
 
 func (d *Desk) keepEarly(ctx context.Context, tn *tenant.Tenant, it whatsapp.Item) error {
 	key := earlyID(tn.Code, it.PhoneNumberID, it.Status.ID)
-	e, err := Earlies.Get(ctx, tn.DB, key)
+	e, err := EarlyStatuses.Get(ctx, tn.DB, key)
 	if errors.Is(err, store.ErrNotFound) {
 		e, err = &Early{ID: key, At: d.Now().UTC()}, nil
 	}
@@ -151,12 +151,12 @@ func (d *Desk) keepEarly(ctx context.Context, tn *tenant.Tenant, it whatsapp.Ite
 		return nil
 	}
 	e.Items = append(e.Items, *it.Status)
-	return tn.DB.Commit(ctx, Earlies.Update(e))
+	return tn.DB.Commit(ctx, EarlyStatuses.Update(e))
 }
 
 // takeEarly applies what came before m was known by its wamid; nil if nothing did.
 func (d *Desk) takeEarly(ctx context.Context, tn *tenant.Tenant, m *Message) (*Early, error) {
-	e, err := Earlies.Get(ctx, tn.DB, earlyID(tn.Code, m.PhoneNumberID, m.WAMID))
+	e, err := EarlyStatuses.Get(ctx, tn.DB, earlyID(tn.Code, m.PhoneNumberID, m.WAMID))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
@@ -175,7 +175,7 @@ func (d *Desk) earlyWrites(ctx context.Context, tn *tenant.Tenant, m *Message) (
 	if err != nil || e == nil {
 		return nil, err
 	}
-	return []store.Write{Earlies.Remove(e)}, nil
+	return []store.Write{EarlyStatuses.Remove(e)}, nil
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

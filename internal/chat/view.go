@@ -84,13 +84,13 @@ type ConversationView struct {
 }
 
 // View is the conversation as the API shows it.
-func (c *Conversation) View() ConversationView {
+func (cv *Conversation) View() ConversationView {
 	v := ConversationView{
-		ID: c.ID, ContactID: c.ContactID, LeadID: optional(c.LeadID), Phone: optional(c.Phone), PhoneNumberID: c.PhoneNumberID,
-		Name: c.Name, LastMessageAt: news.Stamp(c.LastMessageAt), Unread: c.Unread, AssigneeID: optional(c.AssigneeID),
+		ID: cv.ID, ContactID: cv.ContactID, LeadID: optional(cv.LeadID), Phone: optional(cv.Phone), PhoneNumberID: cv.PhoneNumberID,
+		Name: cv.Name, LastMessageAt: news.Stamp(cv.LastMessageAt), Unread: cv.Unread, AssigneeID: optional(cv.AssigneeID),
 	}
-	if c.WindowExpiresAt != nil {
-		v.WindowExpiresAt = news.Stamp(*c.WindowExpiresAt)
+	if cv.WindowExpiresAt != nil {
+		v.WindowExpiresAt = news.Stamp(*cv.WindowExpiresAt)
 	}
 	return v
 }

@@ -305,15 +305,8 @@ func (e *Engine) admit(ctx context.Context, tn *tenant.Tenant, r *Rule, ev *Even
 	if slices.Contains(ev.Chain, r.ID) || ev.Depth > maxDepthOfEvents {
 		return "", InChain, nil
 	}
-	program, err := compileOptional(r.Live.Condition)
-	if err != nil {
-		return "", ConditionFailed, nil
-	}
-	switch ok, err := newScope(ev, l, c, nil, now).holds(program); {
-	case err != nil:
-		return "", ConditionFailed, nil
-	case !ok:
-		return "", ConditionFalse, nil
+	if reason := r.Live.matches(newScope(ev, l, c, nil, now)); reason != "" {
+		return "", reason, nil
 	}
 	taken := func(slot string) (bool, error) {
 		run, err := Runs.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("slot", store.Eq, slot)}})
@@ -334,7 +327,7 @@ func (e *Engine) admit(ctx context.Context, tn *tenant.Tenant, r *Rule, ev *Even
 	case Cooldown:
 		pause, err := parseDuration(r.Live.Reenrol.Cooldown)
 		if err != nil {
-			return "", ConditionFailed, nil
+			return "", "", err // Validate let it pass
 		}
 		last, err := Runs.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("ruleLead", store.Eq, r.ID+"|"+l.ID)}, Order: "startedAt", Desc: true})
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -351,11 +344,22 @@ func (e *Engine) admit(ctx context.Context, tn *tenant.Tenant, r *Rule, ev *Even
 	return slot, "", nil
 }
 
-func compileOptional(src string) (p *program, err error) {
-	if src == "" {
-		return nil, nil
+// matches evaluates a definition's condition: "" if it holds, else why the rule is skipped.
+func (d *Definition) matches(sc *scope) (reason string) {
+	if d.Condition == "" {
+		return ""
 	}
-	return compile(src)
+	p, err := compile(d.Condition)
+	if err != nil {
+		return ConditionFailed
+	}
+	switch ok, err := sc.holds(p); {
+	case err != nil:
+		return ConditionFailed
+	case !ok:
+		return ConditionFalse
+	}
+	return ""
 }
 
 // begin walks a run through its rule: internal actions are done to the lead, the first send is planned. It gives the

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -152,8 +153,8 @@ func TestValidate(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		err := d.Validate()
-		f, ok := err.(*fault.Error)
-		if !ok || f.Kind != fault.Invalid {
+		var f *fault.Error
+		if !errors.As(err, &f) || f.Kind != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}

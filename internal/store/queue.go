@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ErrKeyReuse: a unique key was used before with another payload.
+// ErrKeyReuse says that a unique key was used before with another payload.
 var ErrKeyReuse = errors.New("store: unique key reused with another payload")
 
 // State is where a job stands.
