@@ -7,6 +7,7 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/vm"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/ecodrix/ecod/internal/crm"
 )
@@ -70,15 +71,30 @@ func (s *scope) variables() map[string]any {
 // program is a compiled condition.
 type program = vm.Program
 
+// programs are the conditions compiled last, by their text: compiling costs fifty times what evaluating does.
+var programs = newPrograms()
+
+func newPrograms() *lru.Cache[string, *program] {
+	c, err := lru.New[string, *program](4096)
+	if err != nil {
+		panic(err) // the size is not positive
+	}
+	return c
+}
+
 // compile checks a condition and makes it ready to run. Its size and what it may allocate are bounded.
 func compile(src string) (*program, error) {
 	if len(src) > 2000 {
 		return nil, errors.New("is longer than 2,000 bytes")
 	}
+	if p, ok := programs.Get(src); ok {
+		return p, nil
+	}
 	p, err := expr.Compile(src, expr.Env(emptyEnv()), expr.AsBool(), expr.MaxNodes(300))
 	if err != nil {
 		return nil, fmt.Errorf("does not compile: %s", firstLine(err.Error()))
 	}
+	programs.Add(src, p)
 	return p, nil
 }
 
