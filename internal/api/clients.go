@@ -1,0 +1,454 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/secret"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// EraseClientJob is the type of the system's job that erases a client. Its payload is {"clientCode":"ACME"}; its handler
+// marks the client itself, should the process have ended between making the job and marking.
+const EraseClientJob = "client.erase"
+
+// clients is the admin API of the client registry.
+type clients struct {
+	tenants *tenant.Registry
+	queue   store.Queue
+}
+
+// ByCode is the input of what is about one client; embed it.
+type ByCode struct {
+	Code string `path:"code" maxLength:"64" doc:"The client's code; case does not matter."`
+}
+
+// ClientView is a client as the admin API shows it: no key, no secret.
+type ClientView struct {
+	ClientCode     string           `json:"clientCode" example:"ACME"`
+	Name           string           `json:"name"`
+	Status         string           `json:"status" enum:"active,suspended,erasing"`
+	TimeZone       string           `json:"timeZone" doc:"IANA." example:"Asia/Kolkata"`
+	Locale         *string          `json:"locale"`
+	DefaultCountry *string          `json:"defaultCountry" doc:"ISO 3166-1 alpha-2, for phones written without a country."`
+	AllowedOrigins []string         `json:"allowedOrigins" doc:"Whose pages may call, and open sockets."`
+	WhatsApp       *ClientMetaBrief `json:"whatsapp"`
+	CreatedAt      Time             `json:"createdAt"`
+	UpdatedAt      Time             `json:"updatedAt"`
+}
+
+// ClientMetaBrief is what is not secret of a client's Meta account.
+type ClientMetaBrief struct {
+	WABAID         string   `json:"wabaId"`
+	PhoneNumberIDs []string `json:"phoneNumberIds"`
+}
+
+// CreatedClient is a new client with its first key, shown this once.
+type CreatedClient struct {
+	APIKey string `json:"apiKey" doc:"Shown this once."`
+	ClientView
+}
+
+func clientView(a *tenant.Account) ClientView {
+	v := ClientView{
+		ClientCode: a.Code, Name: a.Name, Status: a.Status, TimeZone: or(a.TimeZone, "UTC"), Locale: orNull(a.Locale),
+		DefaultCountry: orNull(a.DefaultCountry), AllowedOrigins: append([]string{}, a.AllowedOrigins...),
+		CreatedAt: Time{a.CreatedAt}, UpdatedAt: Time{a.UpdatedAt},
+	}
+	if w := a.WhatsApp; w != nil {
+		v.WhatsApp = &ClientMetaBrief{w.WABAID, append([]string{}, w.PhoneNumberIDs...)}
+	}
+	return v
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// RegisterClients adds the admin API of clients. An erasure is a job of type EraseClientJob in queue.
+func RegisterClients(a *API, tenants *tenant.Registry, queue store.Queue) {
+	c := clients{tenants, queue}
+	const tag = "Clients"
+	Admin(a, Op{Route: "POST /api/clients", ID: "createClient", Tag: tag, Summary: "Create a client and its first API key", Status: http.StatusCreated,
+		Description: "The key is shown this once. A lost one is replaced by POST /api/clients/{code}/keys."}, c.create)
+	Admin(a, Op{Route: "GET /api/clients", ID: "listClients", Tag: tag, Summary: "List clients by code"}, c.list)
+	Admin(a, Op{Route: "GET /api/clients/{code}", ID: "getClient", Tag: tag, Summary: "Read a client"}, c.get)
+	Admin(a, Op{Route: "PATCH /api/clients/{code}", ID: "updateClient", Tag: tag, Summary: "Change a client",
+		Description: "A member that is absent stays as it is; null empties it. The database cannot be changed here: 409 client.use_move."}, c.update)
+	Admin(a, Op{Route: "DELETE /api/clients/{code}", ID: "eraseClient", Tag: tag, Summary: "Erase a client for good", Status: http.StatusAccepted,
+		Description: "Nobody can use the client from now on. A job erases its database, its media and its secrets."}, c.erase)
+	Admin(a, Op{Route: "POST /api/clients/{code}/keys", ID: "createClientKey", Tag: tag, Summary: "Make a new API key", Status: http.StatusCreated,
+		Description: "The key before it stays valid until previousValidUntil; at most two are valid at a time."}, c.newKey)
+	Admin(a, Op{Route: "POST /api/clients/{code}/suspend", ID: "suspendClient", Tag: tag, Summary: "Suspend a client",
+		Description: "Its calls are answered 403 and its jobs are held. Webhooks for it are still taken in."}, c.setStatus(tenant.Suspended))
+	Admin(a, Op{Route: "POST /api/clients/{code}/resume", ID: "resumeClient", Tag: tag, Summary: "Resume a suspended client"}, c.setStatus(tenant.Active))
+	Admin(a, Op{Route: "PUT /api/clients/{code}/secrets/whatsapp", ID: "setClientWhatsApp", Tag: tag, Summary: "Set a client's Meta account",
+		Description: "Replaces the account whole: an appSecret or verifyToken that is left out is removed. The first phone number is the one to send from. " +
+			"A number that belongs to another client: 409 whatsapp.number_taken."}, c.setWhatsApp)
+	Admin(a, Op{Route: "GET /api/clients/{code}/secrets", ID: "listClientSecrets", Tag: tag, Summary: "List which secrets a client has",
+		Description: "Names only, never a value."}, c.secrets)
+	a.orNull("ClientView", "whatsapp")
+	a.orNull("CreatedClient", "whatsapp")
+}
+
+type newClientInput struct {
+	Body struct {
+		ClientCode     string  `json:"clientCode" pattern:"^[A-Za-z0-9][A-Za-z0-9_-]{1,39}$" patternDescription:"2 to 40 of A-Z, 0-9, _ and -" example:"ACME" doc:"Stored in upper case."`
+		Name           string  `json:"name" minLength:"1" maxLength:"200" example:"Acme Dental"`
+		TimeZone       string  `json:"timeZone,omitempty" maxLength:"64" doc:"IANA; UTC if left out." example:"Asia/Kolkata"`
+		Locale         string  `json:"locale,omitempty" maxLength:"35" doc:"BCP 47." example:"en-IN"`
+		DefaultCountry string  `json:"defaultCountry,omitempty" pattern:"^[A-Za-z]{2}$" patternDescription:"two letters" doc:"For phones written without a country." example:"IN"`
+		DatabaseURL    *string `json:"databaseUrl,omitempty" maxLength:"2000" doc:"mongodb:// or mongodb+srv://, for a database of its own."`
+	}
+}
+
+func (c clients) create(ctx context.Context, in *newClientInput) (*createdClient, error) {
+	b := in.Body
+	var bad fields
+	bad.timeZone("/timeZone", b.TimeZone)
+	bad.locale("/locale", b.Locale)
+	bad.text("/name", b.Name)
+	if b.DatabaseURL != nil {
+		bad.add("/databaseUrl", databaseURL(*b.DatabaseURL))
+	}
+	if err := bad.fault(); err != nil {
+		return nil, err
+	}
+	acct, key, err := c.tenants.Create(ctx, tenant.NewClient{
+		Code: b.ClientCode, Name: strings.TrimSpace(b.Name), TimeZone: b.TimeZone, Locale: b.Locale, DefaultCountry: strings.ToUpper(b.DefaultCountry),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &createdClient{"/api/clients/" + acct.Code, CreatedClient{key, clientView(acct)}}, nil
+}
+
+type createdClient struct {
+	Location string `header:"Location"`
+	Body     CreatedClient
+}
+
+// databaseURL tells why a client cannot have the database it names.
+func databaseURL(s string) string {
+	if !strings.HasPrefix(s, "mongodb://") && !strings.HasPrefix(s, "mongodb+srv://") {
+		return "Expected mongodb:// or mongodb+srv://."
+	}
+	return "This build keeps clients in embedded databases only; leave databaseUrl out."
+}
+
+func (c clients) list(ctx context.Context, in *struct{ Page }) (*Answer[List[ClientView]], error) {
+	at, err := in.After("clients")
+	if err != nil {
+		return nil, err
+	}
+	after := ""
+	if at != nil {
+		after = at.ID
+	}
+	rows, err := c.tenants.List(ctx, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return ListOf(rows, in.Page, "clients", func(a *tenant.Account) store.Cursor { return store.Cursor{ID: a.Code} }, clientView), nil
+}
+
+func (c clients) get(ctx context.Context, in *ByCode) (*Answer[ClientView], error) {
+	acct, err := c.tenants.Account(ctx, in.Code)
+	if err != nil {
+		return nil, err
+	}
+	return OK(clientView(acct))
+}
+
+type clientPatch struct {
+	ByCode
+	Body struct {
+		Name           Optional[string]   `json:"name,omitzero" minLength:"1" maxLength:"200"`
+		TimeZone       Optional[string]   `json:"timeZone,omitzero" maxLength:"64" doc:"IANA; null is UTC."`
+		Locale         Optional[string]   `json:"locale,omitzero" maxLength:"35" doc:"BCP 47."`
+		DefaultCountry Optional[string]   `json:"defaultCountry,omitzero" pattern:"^[A-Za-z]{2}$" patternDescription:"two letters"`
+		AllowedOrigins Optional[[]string] `json:"allowedOrigins,omitzero" maxItems:"20" doc:"Each scheme://host or scheme://host:port." example:"[\"https://shop.example\"]"`
+		DatabaseURL    Optional[string]   `json:"databaseUrl,omitzero" doc:"Refused: a client's database is moved by a job." deprecated:"true"`
+	}
+}
+
+func (c clients) update(ctx context.Context, in *clientPatch) (*Answer[ClientView], error) {
+	b := in.Body
+	if b.DatabaseURL.Set {
+		return nil, fault.New(fault.Conflict, "client.use_move", "A client's database is changed by moving it: ecod client move.")
+	}
+	var bad fields
+	if b.Name.Set {
+		if b.Name.Null {
+			bad.add("/name", "A client needs a name.")
+		} else {
+			bad.text("/name", b.Name.Value)
+		}
+	}
+	bad.timeZone("/timeZone", b.TimeZone.Value)
+	bad.locale("/locale", b.Locale.Value)
+	var origins []string
+	for i, s := range b.AllowedOrigins.Value {
+		o, ok := normalOrigin(s)
+		if !ok {
+			bad.add("/allowedOrigins/"+strconv.Itoa(i), "Expected an origin: https://host or https://host:port, without a path.")
+		} else if !slices.Contains(origins, o) {
+			origins = append(origins, o)
+		}
+	}
+	if err := bad.fault(); err != nil {
+		return nil, err
+	}
+	acct, err := c.tenants.Change(ctx, in.Code, func(a *tenant.Account) error {
+		if err := notErasing(a); err != nil {
+			return err
+		}
+		if b.Name.Set {
+			a.Name = strings.TrimSpace(b.Name.Value)
+		}
+		b.TimeZone.Apply(&a.TimeZone)
+		b.Locale.Apply(&a.Locale)
+		if b.DefaultCountry.Set {
+			a.DefaultCountry = strings.ToUpper(b.DefaultCountry.Value)
+		}
+		if b.AllowedOrigins.Set {
+			a.AllowedOrigins = origins
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return OK(clientView(acct))
+}
+
+func notErasing(a *tenant.Account) error {
+	if a.Status == tenant.Erasing {
+		return fault.New(fault.Conflict, "client.erasing", "This client is being erased.")
+	}
+	return nil
+}
+
+// usable reads an account that may be given something new.
+func (c clients) usable(ctx context.Context, code string) (*tenant.Account, error) {
+	acct, err := c.tenants.Account(ctx, code)
+	if err == nil {
+		err = notErasing(acct)
+	}
+	return acct, err
+}
+
+type eraseInput struct {
+	ByCode
+	Confirm string `query:"confirm" maxLength:"64" doc:"The client's code once more."`
+}
+
+// JobStarted names the job that does what was asked.
+type JobStarted struct {
+	JobID string `json:"jobId"`
+}
+
+func (c clients) erase(ctx context.Context, in *eraseInput) (*Answer[JobStarted], error) {
+	acct, err := c.tenants.Account(ctx, in.Code)
+	if err != nil {
+		return nil, err
+	}
+	if code, _ := tenant.Code(in.Confirm); code != acct.Code {
+		return nil, fault.Bad("query.confirm", "Expected the client's code, to confirm that it is to be erased.")
+	}
+	// The job first: if the process ends between the two, the job marks the client. The key names this client, not one
+	// that has its code later.
+	payload, _ := json.Marshal(map[string]string{"clientCode": acct.Code})
+	made, err := c.queue.Enqueue(ctx, store.NewJob{
+		Type: EraseClientJob, Payload: payload, MaxAttempts: 20,
+		UniqueKey: "erase:" + acct.Code + ":" + strconv.FormatInt(acct.CreatedAt.UnixMilli(), 10),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if made[0].Duplicate { // asked before; if that came to nothing, it is to be tried again
+		if _, err := c.queue.Retry(ctx, made[0].Job.ID); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.tenants.BeginErase(ctx, acct.Code); err != nil && fault.Of(err) != fault.NotFound { // NotFound: the job was faster
+		return nil, err
+	}
+	return OK(JobStarted{made[0].Job.ID})
+}
+
+// NewKey is a client's new API key.
+type NewKey struct {
+	APIKey             string `json:"apiKey" doc:"Shown this once."`
+	PreviousValidUntil Time   `json:"previousValidUntil" doc:"When the key before it ends."`
+}
+
+func (c clients) newKey(ctx context.Context, in *ByCode) (*Answer[NewKey], error) {
+	if _, err := c.usable(ctx, in.Code); err != nil {
+		return nil, err
+	}
+	key, until, err := c.tenants.NewKey(ctx, in.Code)
+	if err != nil {
+		return nil, err
+	}
+	return OK(NewKey{key, Time{until}})
+}
+
+func (c clients) setStatus(status string) func(context.Context, *ByCode) (*Answer[ClientView], error) {
+	return func(ctx context.Context, in *ByCode) (*Answer[ClientView], error) {
+		acct, err := c.tenants.SetStatus(ctx, in.Code, status)
+		if err != nil {
+			return nil, err
+		}
+		return OK(clientView(acct))
+	}
+}
+
+type whatsappSecretsInput struct {
+	ByCode
+	Body struct {
+		WABAID         string   `json:"wabaId" pattern:"^[0-9]{1,32}$" patternDescription:"digits" example:"102290129340398"`
+		PhoneNumberIDs []string `json:"phoneNumberIds" minItems:"1" maxItems:"20" doc:"Meta's ids of the numbers, not the numbers." example:"[\"106540352242922\"]"`
+		AccessToken    string   `json:"accessToken" minLength:"1" maxLength:"4096" doc:"A system user's token."`
+		AppSecret      string   `json:"appSecret,omitempty" maxLength:"512" doc:"Of the client's own Meta app, if it has one."`
+		VerifyToken    string   `json:"verifyToken,omitempty" maxLength:"512" doc:"For the webhook of the client's own Meta app."`
+	}
+}
+
+var digits = regexp.MustCompile(`^[0-9]{1,32}$`)
+
+func (c clients) setWhatsApp(ctx context.Context, in *whatsappSecretsInput) (*Answer[SecretView], error) {
+	b := in.Body
+	var bad fields
+	for i, p := range b.PhoneNumberIDs {
+		if !digits.MatchString(p) {
+			bad.add("/phoneNumberIds/"+strconv.Itoa(i), "Expected digits: Meta's id of the number.")
+		}
+	}
+	// A token copied from a page brings its line end along.
+	clean := func(pointer, v string) secret.Text {
+		v = strings.TrimSpace(v)
+		if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			bad.add(pointer, "Expected visible ASCII characters.")
+		}
+		return secret.Text(v)
+	}
+	s := tenant.WhatsAppSecrets{
+		WABAID: b.WABAID, PhoneNumberIDs: b.PhoneNumberIDs, AccessToken: clean("/accessToken", b.AccessToken),
+		AppSecret: clean("/appSecret", b.AppSecret), VerifyToken: clean("/verifyToken", b.VerifyToken),
+	}
+	if s.AccessToken == "" {
+		bad.add("/accessToken", "A token is required.")
+	}
+	if err := bad.fault(); err != nil {
+		return nil, err
+	}
+	if _, err := c.usable(ctx, in.Code); err != nil {
+		return nil, err
+	}
+	acct, err := c.tenants.SetWhatsApp(ctx, in.Code, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, info := range acct.Secrets() {
+		if info.Name == "whatsapp" {
+			return OK(secretView(info))
+		}
+	}
+	return nil, errors.New("the stored account has no whatsapp secrets")
+}
+
+// SecretView tells of one group of a client's secrets, never a value.
+type SecretView struct {
+	Name      string   `json:"name" example:"whatsapp"`
+	Fields    []string `json:"fields" doc:"Which are set." example:"[\"whatsapp.accessToken\"]"`
+	KeyID     string   `json:"keyId" doc:"The operator's key that sealed them."`
+	UpdatedAt *Time    `json:"updatedAt" nullable:"true"`
+	LastCheck *Time    `json:"lastCheck" nullable:"true" doc:"When a live call last succeeded with them; null: not checked."`
+}
+
+func secretView(s tenant.SecretInfo) SecretView {
+	return SecretView{Name: s.Name, Fields: s.Fields, KeyID: s.KeyID, UpdatedAt: At(s.UpdatedAt)}
+}
+
+func (c clients) secrets(ctx context.Context, in *ByCode) (*Answer[List[SecretView]], error) {
+	acct, err := c.tenants.Account(ctx, in.Code)
+	if err != nil {
+		return nil, err
+	}
+	out := List[SecretView]{Items: []SecretView{}}
+	for _, s := range acct.Secrets() {
+		out.Items = append(out.Items, secretView(s))
+	}
+	return OK(out)
+}
+
+// normalOrigin brings an origin to the form in which browsers send it; false if it is not one.
+func normalOrigin(s string) (string, bool) {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Opaque != "" || u.User != nil || u.Path != "" || u.RawQuery != "" ||
+		u.ForceQuery || strings.Contains(s, "#") || len(s) > 300 || !hostForm.MatchString(u.Hostname()) {
+		return "", false
+	}
+	host := strings.ToLower(u.Host)
+	if p := u.Port(); p != "" {
+		n, err := strconv.Atoi(p)
+		if err != nil || n < 1 || n > 65535 {
+			return "", false
+		}
+		if (u.Scheme == "https" && n == 443) || (u.Scheme == "http" && n == 80) {
+			host = strings.TrimSuffix(host, ":"+p)
+		}
+	} else if strings.HasSuffix(host, ":") {
+		return "", false
+	}
+	return u.Scheme + "://" + host, true
+}
+
+var hostForm = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:.]+)$`)
+
+// fields collects what is wrong with an input beyond what its schema says.
+type fields []fault.Field
+
+func (f *fields) add(pointer, detail string) {
+	*f = append(*f, fault.Field{Pointer: pointer, Detail: detail})
+}
+
+func (f *fields) fault() error { return fault.BadFields(*f) }
+
+func (f *fields) timeZone(pointer, name string) {
+	if name == "" {
+		return
+	}
+	if _, err := time.LoadLocation(name); err != nil || name == "Local" {
+		f.add(pointer, "Expected an IANA time zone such as Asia/Kolkata.")
+	}
+}
+
+var localeForm = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$`)
+
+func (f *fields) locale(pointer, tag string) {
+	if tag != "" && !localeForm.MatchString(tag) {
+		f.add(pointer, "Expected a BCP 47 tag such as en-IN.")
+	}
+}
+
+// text refuses names that show nothing, or that a terminal would act on.
+func (f *fields) text(pointer, s string) {
+	if strings.TrimSpace(s) == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		f.add(pointer, "Expected a text with visible characters and no control characters.")
+	}
+}

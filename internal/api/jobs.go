@@ -1,0 +1,380 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// bulkMost is how many records one call by filter changes; more says that there are others.
+const (
+	bulkMost = 10_000
+	bulkPage = 500
+)
+
+// jobs is the API of the queue: a client's own jobs, and the operator's view over all.
+type jobs struct {
+	queue  store.Queue
+	runner *job.Runner
+}
+
+// ByID is the input of what is about one record; embed it.
+type ByID struct {
+	ID string `path:"id" maxLength:"256"`
+}
+
+// JobView is a job as its client sees it. Its payload is not shown.
+type JobView struct {
+	ID          string          `json:"id"`
+	Type        string          `json:"type" example:"whatsapp.send"`
+	State       string          `json:"state" enum:"scheduled,ready,running,succeeded,dead,cancelled,expired,parked"`
+	Attempt     int             `json:"attempt" doc:"Failed executions so far."`
+	MaxAttempts int             `json:"maxAttempts"`
+	RunAt       *Time           `json:"runAt" nullable:"true" doc:"When it is due, or was."`
+	ExpiresAt   *Time           `json:"expiresAt" nullable:"true" doc:"If it has not begun by then, it never will."`
+	Error       *JobErrorView   `json:"error" doc:"Of the last execution that failed; null: none did."`
+	Causation   store.Causation `json:"causation" doc:"What it was made for."`
+	Result      json.RawMessage `json:"result" doc:"Null until there is one."`
+	CreatedAt   Time            `json:"createdAt"`
+	StartedAt   *Time           `json:"startedAt" nullable:"true"`
+	EndedAt     *Time           `json:"endedAt" nullable:"true"`
+}
+
+// JobErrorView is one failed execution.
+type JobErrorView struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	At      Time   `json:"at"`
+}
+
+// AdminJobView is a job as the operator sees it.
+type AdminJobView struct {
+	JobView
+	Client  *string        `json:"client" doc:"The client's code; null for the system's own."`
+	Starts  int            `json:"starts" doc:"All executions."`
+	Crashes int            `json:"crashes" doc:"Executions that ended with their process."`
+	Owner   *string        `json:"owner" doc:"The process that runs it."`
+	Errors  []JobErrorView `json:"errors" doc:"The last ten, oldest first."`
+}
+
+func jobView(j store.Job) JobView {
+	v := JobView{
+		ID: j.ID, Type: j.Type, State: string(j.State), Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, RunAt: At(j.RunAt),
+		ExpiresAt: At(j.ExpiresAt), Causation: j.Causation, Result: j.Result, CreatedAt: Time{j.CreatedAt}, StartedAt: At(j.StartedAt), EndedAt: At(j.EndedAt),
+	}
+	if n := len(j.Errors); n > 0 {
+		e := jobError(j.Errors[n-1])
+		v.Error = &e
+	}
+	if len(v.Result) == 0 {
+		v.Result = json.RawMessage("null")
+	}
+	return v
+}
+
+func jobError(e store.JobError) JobErrorView { return JobErrorView{e.Code, e.Message, Time{e.At}} }
+
+func adminJobView(j store.Job) AdminJobView {
+	v := AdminJobView{JobView: jobView(j), Client: orNull(j.Tenant), Starts: j.Starts, Crashes: j.Crashes, Owner: orNull(j.Owner), Errors: []JobErrorView{}}
+	for _, e := range j.Errors {
+		v.Errors = append(v.Errors, jobError(e))
+	}
+	return v
+}
+
+// RegisterJobs adds the API of the queue. runner is told of cancellations, so that a job that runs here stops at once.
+func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
+	s := jobs{queue, runner}
+	const tag, admin = "Jobs", "Operation"
+	const retryText = "A dead, cancelled, expired or parked job becomes ready again, its attempts forgotten."
+	const cancelText = "A waiting job ends; a running one is asked to stop, and its state tells when it has."
+	const bulkText = "At most 10,000 jobs a call; more says that there are others."
+
+	ClientCall(a, Op{Route: "GET /api/jobs", ID: "listJobs", Tag: tag, Summary: "List jobs, newest first"}, s.list)
+	ClientCall(a, Op{Route: "GET /api/jobs/{id}", ID: "getJob", Tag: tag, Summary: "Read a job"}, s.get)
+	ClientCall(a, Op{Route: "POST /api/jobs/{id}/retry", ID: "retryJob", Tag: tag, Summary: "Try a job again", Description: retryText}, s.retry)
+	ClientCall(a, Op{Route: "POST /api/jobs/{id}/cancel", ID: "cancelJob", Tag: tag, Summary: "Cancel a job", Description: cancelText}, s.cancel)
+	ClientCall(a, Op{Route: "POST /api/jobs/retry", ID: "retryJobs", Tag: tag, Summary: "Try all jobs of a filter again", Description: bulkText}, s.retryAll)
+
+	Admin(a, Op{Route: "GET /api/admin/jobs", ID: "adminListJobs", Tag: admin, Summary: "List the jobs of all clients, newest first"}, s.adminList)
+	Admin(a, Op{Route: "GET /api/admin/jobs/{id}", ID: "adminGetJob", Tag: admin, Summary: "Read any job"}, s.adminGet)
+	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/retry", ID: "adminRetryJob", Tag: admin, Summary: "Try any job again", Description: retryText}, s.adminRetry)
+	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/cancel", ID: "adminCancelJob", Tag: admin, Summary: "Cancel any job", Description: cancelText}, s.adminCancel)
+	Admin(a, Op{Route: "POST /api/admin/jobs/retry", ID: "adminRetryJobs", Tag: admin, Summary: "Try all jobs of a filter again", Description: bulkText}, s.adminRetryAll)
+	a.orNull("JobView", "error")
+	a.orNull("AdminJobView", "error")
+}
+
+// orNull documents that members of a schema which are objects may be null: huma knows that of scalars only.
+func (a *API) orNull(schema string, members ...string) {
+	for _, m := range members {
+		s := a.huma.OpenAPI().Components.Schemas.Map()[schema]
+		if ref := s.Properties[m]; ref != nil && ref.Ref != "" {
+			s.Properties[m] = &huma.Schema{Description: ref.Description, OneOf: []*huma.Schema{{Ref: ref.Ref}, {Type: "null"}}}
+		}
+	}
+}
+
+// JobFilterQuery is the part of a list's input that chooses jobs; embed it.
+type JobFilterQuery struct {
+	State []string `query:"state,explode" maxItems:"8" doc:"One or several of the states."`
+	Type  []string `query:"type,explode" maxItems:"20" doc:"One or several types."`
+}
+
+var jobStates = []store.State{
+	store.Scheduled, store.Ready, store.Running, store.Succeeded, store.Dead, store.Cancelled, store.Expired, store.Parked,
+}
+
+// filter gives the filter of a list; an empty value is no filter.
+func (q JobFilterQuery) filter() (f store.JobFilter, err error) {
+	for _, s := range q.State {
+		switch state := store.State(s); {
+		case s == "":
+		case !slices.Contains(jobStates, state):
+			return f, fault.Bad("query.state", "Expected scheduled, ready, running, succeeded, dead, cancelled, expired or parked.")
+		default:
+			f.States = append(f.States, state)
+		}
+	}
+	for _, t := range q.Type {
+		if t != "" {
+			f.Types = append(f.Types, t)
+		}
+	}
+	return f, nil
+}
+
+func page[V any](ctx context.Context, s jobs, f store.JobFilter, p Page, name string, view func(store.Job) V) (*Answer[List[V]], error) {
+	at, err := p.After(name)
+	if err != nil {
+		return nil, err
+	}
+	if at != nil {
+		f.After = at.ID
+	}
+	f.Limit = p.Limit + 1
+	rows, err := s.queue.Jobs(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return ListOf(rows, p, name, func(j store.Job) store.Cursor { return store.Cursor{ID: j.ID} }, view), nil
+}
+
+type jobsInput struct {
+	Page
+	JobFilterQuery
+}
+
+func (s jobs) list(ctx context.Context, c Caller, in *jobsInput) (*Answer[List[JobView]], error) {
+	f, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
+	f.Tenant = c.Client
+	return page(ctx, s, f, in.Page, "jobs", jobView)
+}
+
+type adminJobsInput struct {
+	Page
+	JobFilterQuery
+	Client string `query:"client" maxLength:"64" doc:"Of one client only."`
+}
+
+func (s jobs) adminList(ctx context.Context, in *adminJobsInput) (*Answer[List[AdminJobView]], error) {
+	f, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
+	if err := ofClient(&f, in.Client); err != nil {
+		return nil, err
+	}
+	return page(ctx, s, f, in.Page, "admin-jobs", adminJobView)
+}
+
+// ofClient narrows an operator's filter to a client, or opens it to all.
+func ofClient(f *store.JobFilter, code string) error {
+	if code == "" {
+		f.AllTenants = true
+		return nil
+	}
+	var ok bool
+	if f.Tenant, ok = tenant.Code(code); !ok {
+		return tenant.ErrUnknown()
+	}
+	return nil
+}
+
+// find reads a job; of a client ("" is the operator) only its own are there.
+func (s jobs) find(ctx context.Context, client, jobID string) (store.Job, error) {
+	j, err := s.queue.Job(ctx, jobID)
+	if errors.Is(err, store.ErrNotFound) || (err == nil && client != "" && j.Tenant != client) {
+		return store.Job{}, fault.Missing("job")
+	}
+	return j, err
+}
+
+func (s jobs) get(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], error) {
+	return answerJob(jobView)(s.find(ctx, c.Client, in.ID))
+}
+
+func (s jobs) adminGet(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {
+	return answerJob(adminJobView)(s.find(ctx, "", in.ID))
+}
+
+func answerJob[V any](view func(store.Job) V) func(store.Job, error) (*Answer[V], error) {
+	return func(j store.Job, err error) (*Answer[V], error) {
+		if err != nil {
+			return nil, err
+		}
+		return OK(view(j))
+	}
+}
+
+func (s jobs) retryOne(ctx context.Context, client, jobID string) (store.Job, error) {
+	j, err := s.find(ctx, client, jobID)
+	if err != nil {
+		return j, err
+	}
+	did, err := s.queue.Retry(ctx, jobID)
+	if err != nil {
+		return j, err
+	}
+	if len(did) == 0 {
+		return j, jobState("job.not_retryable", "Only dead, cancelled, expired and parked jobs can be tried again.", j)
+	}
+	return s.find(ctx, client, jobID)
+}
+
+func (s jobs) cancelOne(ctx context.Context, client, jobID string) (store.Job, error) {
+	j, err := s.find(ctx, client, jobID)
+	if err != nil {
+		return j, err
+	}
+	did, err := s.queue.Cancel(ctx, jobID)
+	if err != nil {
+		return j, err
+	}
+	if len(did) == 0 {
+		return j, jobState("job.ended", "The job has ended.", j)
+	}
+	s.runner.Interrupt(jobID)
+	return s.find(ctx, client, jobID)
+}
+
+func jobState(code, detail string, j store.Job) error {
+	f := fault.New(fault.Conflict, code, "%s", detail)
+	f.Extra = map[string]any{"state": string(j.State)}
+	return f
+}
+
+func (s jobs) retry(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], error) {
+	return answerJob(jobView)(s.retryOne(ctx, c.Client, in.ID))
+}
+
+func (s jobs) cancel(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], error) {
+	return answerJob(jobView)(s.cancelOne(ctx, c.Client, in.ID))
+}
+
+func (s jobs) adminRetry(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {
+	return answerJob(adminJobView)(s.retryOne(ctx, "", in.ID))
+}
+
+func (s jobs) adminCancel(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {
+	return answerJob(adminJobView)(s.cancelOne(ctx, "", in.ID))
+}
+
+// RetryFilter chooses the jobs to be tried again.
+type RetryFilter struct {
+	State  string `json:"state,omitempty" enum:"dead,cancelled,expired,parked" doc:"Dead ones if left out."`
+	Type   string `json:"type,omitempty" maxLength:"100" doc:"Of this type only."`
+	DryRun bool   `json:"dryRun,omitempty" doc:"Count them, and change nothing."`
+}
+
+// Bulk tells how many records a call by filter changed, or would have.
+type Bulk struct {
+	Count int  `json:"count"`
+	More  bool `json:"more" doc:"There are others: call again."`
+}
+
+func (s jobs) retryAll(ctx context.Context, c Caller, in *struct{ Body RetryFilter }) (*Answer[Bulk], error) {
+	return s.retryBy(ctx, store.JobFilter{Tenant: c.Client}, in.Body)
+}
+
+type adminRetryInput struct {
+	Body struct {
+		RetryFilter
+		Client string `json:"client,omitempty" maxLength:"64" doc:"Of one client only."`
+	}
+}
+
+func (s jobs) adminRetryAll(ctx context.Context, in *adminRetryInput) (*Answer[Bulk], error) {
+	var f store.JobFilter
+	if err := ofClient(&f, in.Body.Client); err != nil {
+		return nil, err
+	}
+	return s.retryBy(ctx, f, in.Body.RetryFilter)
+}
+
+func (s jobs) retryBy(ctx context.Context, f store.JobFilter, r RetryFilter) (*Answer[Bulk], error) {
+	f.States = []store.State{store.State(or(r.State, string(store.Dead)))}
+	if r.Type != "" {
+		f.Types = []string{r.Type}
+	}
+	var out Bulk
+	err := inPages(&out, func(after string, limit int) ([]string, error) {
+		f.After, f.Limit = after, limit
+		found, err := s.queue.Jobs(ctx, f)
+		ids := make([]string, len(found))
+		for i, j := range found {
+			ids[i] = j.ID
+		}
+		return ids, err
+	}, func(ids []string) (int, error) {
+		if r.DryRun {
+			return len(ids), nil
+		}
+		did, err := s.queue.Retry(ctx, ids...)
+		return len(did), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return OK(out)
+}
+
+// inPages goes through records from the newest on, at most bulkMost, and does something to each page. It looks at each
+// record once: what a page's change sends round again does not hold it up.
+func inPages(out *Bulk, find func(after string, limit int) ([]string, error), do func(ids []string) (int, error)) error {
+	after := ""
+	for seen := 0; ; {
+		ids, err := find(after, bulkPage)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		if seen == bulkMost {
+			out.More = true
+			return nil
+		}
+		n, err := do(ids)
+		if err != nil {
+			return err
+		}
+		out.Count += n
+		seen += len(ids)
+		after = ids[len(ids)-1]
+		if len(ids) < bulkPage {
+			return nil
+		}
+	}
+}
