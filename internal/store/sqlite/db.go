@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ecodrix/ecod/internal/store"
 )
@@ -28,13 +29,16 @@ var _ store.DB = (*DB)(nil)
 func Open(ctx context.Context, path string, schemas []store.Schema) (*DB, error) {
 	db := &DB{tables: map[string]*table{}, schemas: map[string]store.Schema{}}
 	db.seqText = "SELECT max((SELECT n FROM _seq)"
+	seen := map[string]bool{} // SQLite knows no case in names
 	for _, s := range schemas {
 		t, err := newTable(s)
 		if err != nil {
 			return nil, err
 		}
-		if db.tables[s.Kind] != nil {
+		if low := strings.ToLower(s.Kind); seen[low] {
 			return nil, fmt.Errorf("store/sqlite: kind %s is declared twice", s.Kind)
+		} else {
+			seen[low] = true
 		}
 		db.tables[s.Kind], db.schemas[s.Kind] = t, s
 		if s.Sequenced {

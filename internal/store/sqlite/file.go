@@ -14,26 +14,28 @@ import (
 
 const (
 	maxReaders  = 4                // connections that read one file at once
-	readerIdle  = 10 * time.Second // after which an unused one is closed
 	busyTimeout = 5 * time.Second  // waiting for another process (a shell) that writes
+	idleAfter   = 30 * time.Second // when a connection that nobody used is closed
 )
 
-// file is one SQLite file: a connection that writes (see write) and some that read, all opened on demand.
-// Hundreds are open at once, so what an idle one holds is kept small.
+// file is one SQLite file: a connection that writes (see write) and some that read, all opened on demand and
+// closed when idle: each holds 100 to 200 KB, and hundreds of files are open at once. A file that nobody uses
+// holds no descriptor, and its log is folded into it.
 type file struct {
 	path    string
 	cacheKB int // page cache of each connection, at most
-	pages   int // PRAGMA max_page_count; 0: none. For tests of a full disk.
 
 	calls   sync.WaitGroup // calls under way, and the writer's goroutine
 	reading chan struct{}  // a place for each reader
 	w       *conn          // the writer goroutine's own
+	tuning  string         // so is this: pragmas of w beyond the usual
 
 	mu      sync.Mutex
 	closed  bool
 	queue   []*request
-	writing bool
-	idle    []idleConn // most recently used last
+	writing bool       // a goroutine has f.w
+	wrote   time.Time  // when it last gave it back
+	idle    []idleConn // readers, most recently used last
 	sweeper *time.Timer
 }
 
@@ -83,13 +85,17 @@ func (f *file) connect(ctx context.Context, writes bool) (*conn, error) {
 	if writes {
 		// FULL: in WAL mode, COMMIT returns after the log was synced. The limit shrinks a log that a burst left long.
 		pragmas += "; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA journal_size_limit = 4194304"
-		if f.pages > 0 {
-			pragmas += fmt.Sprintf("; PRAGMA max_page_count = %d", f.pages)
-		}
+		pragmas += "; " + f.tuning
 	} else {
 		pragmas += "; PRAGMA query_only = ON"
 	}
 	return openConn(ctx, f.path, pragmas)
+}
+
+// tune sets pragmas for the connection that writes, the one there is and those to come.
+func (f *file) tune(tx *wtx, pragmas string) error {
+	f.tuning = pragmas
+	return tx.script(pragmas)
 }
 
 // read runs fn with a connection that sees everything committed before. fn's errors come back as the contract
@@ -164,12 +170,16 @@ func (f *file) keep(c *conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.idle = append(f.idle, idleConn{c, time.Now()})
-	if f.sweeper == nil {
-		f.sweeper = time.AfterFunc(readerIdle, f.sweep)
+	f.sweepLater()
+}
+
+func (f *file) sweepLater() {
+	if f.sweeper == nil && !f.closed {
+		f.sweeper = time.AfterFunc(idleAfter, f.sweep)
 	}
 }
 
-// sweep closes the readers that were not used for a while.
+// sweep closes the connections that were not used for a while.
 func (f *file) sweep() {
 	f.mu.Lock()
 	f.sweeper = nil
@@ -177,20 +187,32 @@ func (f *file) sweep() {
 		f.mu.Unlock()
 		return
 	}
+	f.calls.Add(1)
+	defer f.calls.Done()
 	old := 0
-	for old < len(f.idle) && time.Since(f.idle[old].since) >= readerIdle {
+	for old < len(f.idle) && time.Since(f.idle[old].since) >= idleAfter {
 		old++
 	}
 	closing := slices.Clone(f.idle[:old])
 	f.idle = slices.Delete(f.idle, 0, old)
-	if len(f.idle) > 0 {
-		f.sweeper = time.AfterFunc(readerIdle, f.sweep)
+	writer := !f.writing && f.w != nil && time.Since(f.wrote) >= idleAfter
+	if writer {
+		f.writing = true
+		f.calls.Add(1)
 	}
-	f.calls.Add(1)
+	if len(f.idle) > 0 || f.writing || f.w != nil {
+		f.sweepLater()
+	}
 	f.mu.Unlock()
-	defer f.calls.Done()
+
+	// Without the lock, since the last connection of a file checkpoints its log.
 	for _, c := range closing {
-		_ = c.close() // without the lock: the last connection of a file checkpoints its log
+		_ = c.close()
+	}
+	if writer {
+		_ = f.w.close()
+		f.w = nil
+		f.drain() // what has come meanwhile
 	}
 }
 

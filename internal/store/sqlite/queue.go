@@ -52,8 +52,7 @@ CREATE INDEX IF NOT EXISTS lanesReady ON lanes (vtime) WHERE ready > 0;
 CREATE INDEX IF NOT EXISTS lanesTenant ON lanes (tenant);`
 
 // busyFile tunes the writing connection of a file that takes the traffic of all clients: the index pages that every
-// commit touches meet in a larger cache, and in a longer log before they are copied into the file. A connection
-// that had to be opened anew after an I/O error does without.
+// commit touches meet in a larger cache, and in a longer log before they are copied into the file.
 const busyFile = "PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 33554432"
 
 const (
@@ -106,7 +105,7 @@ func openQueue(ctx context.Context, f *file, now func() time.Time) (*Queue, erro
 	q := &Queue{f: f, now: now, wake: make(chan struct{}, 1), barren: map[string]barren{}}
 	q.due.Store(never)
 	err := f.write(ctx, func(tx *wtx) error {
-		if err := tx.script(busyFile); err != nil {
+		if err := f.tune(tx, busyFile); err != nil {
 			return err
 		}
 		if err := tx.script(queueSchema); err != nil {

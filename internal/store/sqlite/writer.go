@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
 )
@@ -83,7 +84,8 @@ func (f *file) drain() {
 		f.mu.Lock()
 		n := min(len(f.queue), maxBatch)
 		if n == 0 {
-			f.queue, f.writing = nil, false
+			f.queue, f.writing, f.wrote = nil, false, time.Now()
+			f.sweepLater()
 			f.mu.Unlock()
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,7 @@ func together(t testing.TB, f *file, fns ...func(tx *wtx) error) []error {
 			errs[i] = f.write(context.Background(), fn)
 		})
 		for queued := 0; queued < i+1; { // each is queued before the next is made: the order is theirs
+			runtime.Gosched()
 			f.mu.Lock()
 			queued = len(f.queue)
 			f.mu.Unlock()
@@ -181,6 +183,7 @@ func TestCloseWaits(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- f.close() }()
 	for shut := false; !shut; {
+		runtime.Gosched()
 		f.mu.Lock()
 		shut = f.closed
 		f.mu.Unlock()
