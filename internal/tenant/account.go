@@ -1,9 +1,13 @@
 package tenant
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,8 +40,49 @@ type Account struct {
 	Storage        *Storage  `json:"storage,omitempty"`
 	CreatedAt      time.Time `json:"createdAt,omitzero"`
 	UpdatedAt      time.Time `json:"updatedAt,omitzero"`
-	// Rev is the version at which our own code last wrote the document; another value means that a hand edited it since.
-	Rev int64 `json:"rev,omitempty"`
+	// Rev names the document and the version at which our own code last wrote it. Another value means that a hand edited it
+	// since, or copied it from another client's.
+	Rev string `json:"rev,omitempty"`
+
+	other map[string]json.RawMessage // members that are not ours
+}
+
+// rev is the Rev of a document that stands at a version.
+func rev(code string, version int64) string { return code + "/" + strconv.FormatInt(version, 10) }
+
+// ownMembers are the names of an account's members, in lower case as encoding/json takes them in any.
+var ownMembers = func() map[string]bool {
+	names := map[string]bool{}
+	for f := range reflect.TypeFor[Account]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names[strings.ToLower(name)] = true
+	}
+	return names
+}()
+
+type bareAccount Account
+
+// UnmarshalJSON keeps members that it does not know: an operator's notes, or what a newer version wrote.
+func (a *Account) UnmarshalJSON(b []byte) error {
+	if err := json.Unmarshal(b, (*bareAccount)(a)); err != nil {
+		return err
+	}
+	a.other = nil
+	if err := json.Unmarshal(b, &a.other); err != nil {
+		return err
+	}
+	maps.DeleteFunc(a.other, func(name string, _ json.RawMessage) bool { return ownMembers[strings.ToLower(name)] })
+	return nil
+}
+
+// MarshalJSON writes the unknown members behind our own.
+func (a *Account) MarshalJSON() ([]byte, error) {
+	own, err := json.Marshal((*bareAccount)(a))
+	if err != nil || len(a.other) == 0 {
+		return own, err
+	}
+	rest, err := json.Marshal(a.other)
+	return slices.Concat(own[:len(own)-1], []byte{','}, rest[1:]), err
 }
 
 // APIKey is one valid key, by its hash.

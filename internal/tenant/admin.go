@@ -35,7 +35,7 @@ func (r *Registry) Create(ctx context.Context, n NewClient) (*Account, string, e
 	now := r.cfg.Now().UTC()
 	a := &Account{
 		Code: code, Name: n.Name, Status: Active, TimeZone: n.TimeZone, Locale: n.Locale, DefaultCountry: n.DefaultCountry,
-		APIKeys: []APIKey{{SHA256: hash, CreatedAt: now}}, CreatedAt: now, UpdatedAt: now, Rev: 1,
+		APIKeys: []APIKey{{SHA256: hash, CreatedAt: now}}, CreatedAt: now, UpdatedAt: now, Rev: rev(code, 1),
 	}
 	if err := a.Validate(); err != nil {
 		return nil, "", fault.Bad("/timeZone", "%s", err)
@@ -55,6 +55,7 @@ func (r *Registry) Create(ctx context.Context, n NewClient) (*Account, string, e
 		return nil, "", err
 	}
 	a.Version = 1
+	r.renew(code) // what is known of an earlier client of this code is over
 	r.remember(a)
 	return a, key, nil
 }
@@ -65,20 +66,59 @@ func (r *Registry) Account(ctx context.Context, code string) (*Account, error) {
 	if !ok {
 		return nil, ErrUnknown()
 	}
-	a, err := Accounts.Get(ctx, r.cfg.Services, code)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, ErrUnknown()
-	}
-	return a, err
+	return r.read(ctx, code)
 }
 
-// List reads accounts by code, after a code.
-func (r *Registry) List(ctx context.Context, after string, limit int) ([]*Account, error) {
-	q := store.Query{Limit: limit}
-	if after != "" {
-		q.After = &store.Cursor{ID: after}
+func (r *Registry) read(ctx context.Context, code string) (*Account, error) {
+	recs, err := r.cfg.Services.Get(ctx, Accounts.Schema.Kind, code)
+	if err != nil {
+		return nil, err
 	}
-	return Accounts.Find(ctx, r.cfg.Services, q)
+	if len(recs) == 0 {
+		return nil, ErrUnknown()
+	}
+	a, err := decode(recs[0])
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Unavailable, "client.unreadable", "The client's document in ClientSecrets cannot be read. Mend it there.")
+	}
+	return a, nil
+}
+
+// decode makes an account of a record. The record's id is its code, whatever a hand wrote into the document.
+func decode(rec store.Record) (*Account, error) {
+	a, err := Accounts.Decode(rec)
+	if err != nil {
+		return nil, err
+	}
+	a.Code = rec.ID
+	if a.Status == "" {
+		a.Status = Active
+	}
+	return a, nil
+}
+
+// List reads accounts by code, after a code. Documents that cannot be read are left out.
+func (r *Registry) List(ctx context.Context, after string, limit int) ([]*Account, error) {
+	var out []*Account
+	for {
+		q := store.Query{Kind: Accounts.Schema.Kind, Limit: limit - len(out)}
+		if after != "" {
+			q.After = &store.Cursor{ID: after}
+		}
+		recs, err := r.cfg.Services.Find(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range recs {
+			after = rec.ID
+			if a, err := decode(rec); err == nil {
+				out = append(out, a)
+			}
+		}
+		if len(recs) < q.Limit || len(out) == limit {
+			return out, nil
+		}
+	}
 }
 
 // Change edits an account and takes the edit into memory at once. edit may run more than once.
@@ -92,7 +132,7 @@ func (r *Registry) Change(ctx context.Context, code string, edit func(*Account) 
 			return nil, err
 		}
 		a.UpdatedAt = r.cfg.Now().UTC()
-		a.Rev = a.Version + 1
+		a.Rev = rev(a.Code, a.Version+1)
 		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
 		case err == nil:
 			a.Version++
@@ -109,24 +149,37 @@ func (r *Registry) Change(ctx context.Context, code string, edit func(*Account) 
 	return nil, fault.New(fault.Conflict, "client.busy", "The client is being changed by others. Try again.")
 }
 
-// NewKey gives a client a new API key; the one before stays valid until previousUntil.
+// NewKey gives a client a new API key; the one before stays valid until previousUntil (zero: there was none).
 func (r *Registry) NewKey(ctx context.Context, code string) (key string, previousUntil time.Time, err error) {
 	key, hash := newKey()
 	_, err = r.Change(ctx, code, func(a *Account) error {
 		now := r.cfg.Now().UTC()
-		until := now.Add(keyOverlap)
+		previousUntil = time.Time{}
 		var keep []APIKey
-		for _, k := range a.APIKeys {
-			if k.ValidUntil == nil { // the one in use now; those that were ending before end at once: two at a time
+		if k, ok := lasting(a.APIKeys, now); ok { // the others end at once: two at a time
+			if until := now.Add(keyOverlap); k.ValidUntil == nil || k.ValidUntil.After(until) {
 				k.ValidUntil = &until
-				keep = append(keep[:0], k)
 			}
+			previousUntil = *k.ValidUntil
+			keep = append(keep, k)
 		}
-		previousUntil = until
 		a.APIKeys = append(keep, APIKey{SHA256: hash, CreatedAt: now})
 		return nil
 	})
 	return key, previousUntil, err
+}
+
+// lasting gives the key that is valid for longest, the last of those without an end.
+func lasting(keys []APIKey, now time.Time) (best APIKey, ok bool) {
+	for _, k := range keys {
+		switch {
+		case k.ValidUntil == nil:
+		case !k.ValidUntil.After(now), ok && (best.ValidUntil == nil || best.ValidUntil.After(*k.ValidUntil)):
+			continue
+		}
+		best, ok = k, true
+	}
+	return best, ok
 }
 
 // SetStatus suspends or resumes a client.
@@ -267,6 +320,7 @@ func (r *Registry) Erase(ctx context.Context, code string) error {
 	if a.Status != Erasing {
 		return fmt.Errorf("tenant: %s is not marked for erasure", code)
 	}
+	code = a.Code
 	if err := r.vacate(ctx, code); err != nil {
 		return err
 	}
@@ -294,7 +348,7 @@ func (r *Registry) vacate(ctx context.Context, code string) error {
 		r.closeWhere(func(e *entry) bool { return e.code == code })
 		r.mu.RLock()
 		e := r.clients[code]
-		free := e == nil || (e.handle == nil && e.refs == 0)
+		free := e == nil || (e.handle == nil && e.refs == 0 && e.closing == 0)
 		r.mu.RUnlock()
 		if free {
 			return nil

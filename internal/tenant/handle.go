@@ -25,6 +25,7 @@ func (r *Registry) Use(ctx context.Context, code string) (tn *Tenant, release fu
 		return nil, nil, fault.New(fault.Unavailable, "stopping", "The engine is stopping.")
 	}
 	e.refs++
+	r.busy++
 	tn = e.handle
 	r.mu.Unlock()
 	release = sync.OnceFunc(func() { r.release(e) })
@@ -46,7 +47,7 @@ func (r *Registry) openHandle(ctx context.Context, e *entry) (*Tenant, error) {
 	if tn != nil {
 		return tn, nil
 	}
-	a, err := Accounts.Get(ctx, r.cfg.Services, e.code)
+	a, err := r.read(ctx, e.code)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Unavailable, "client.unavailable", "The client's database cannot be reached now.")
 	}
@@ -59,25 +60,27 @@ func (r *Registry) openHandle(ctx context.Context, e *entry) (*Tenant, error) {
 	tn.account.Store(a)
 	r.mu.Lock()
 	e.handle = tn
-	r.open++
-	over := r.open > r.cfg.MaxOpen
+	r.open[e] = true
 	r.mu.Unlock()
-	if over {
-		r.closeOldest()
-	}
+	r.closeOldest()
 	return tn, nil
 }
 
 func (r *Registry) release(e *entry) {
 	r.mu.Lock()
 	e.refs--
+	r.busy--
 	e.usedAt = r.cfg.Now()
 	var db store.DB
 	if e.refs == 0 && e.handle != nil && (r.closed || r.clients[e.code] != e) {
 		db = r.detach(e)
 	}
+	over := len(r.open) > r.cfg.MaxOpen
 	r.mu.Unlock()
-	r.close(e.code, db)
+	r.close(e, db)
+	if over {
+		r.closeOldest()
+	}
 }
 
 // detach takes an unused handle out of its entry; r.mu is held. The caller closes the database without the lock:
@@ -85,33 +88,38 @@ func (r *Registry) release(e *entry) {
 func (r *Registry) detach(e *entry) store.DB {
 	db := e.handle.DB
 	e.handle = nil
-	r.open--
+	e.closing++
+	r.busy++
+	delete(r.open, e)
 	return db
 }
 
-func (r *Registry) close(code string, db store.DB) {
+// close closes what detach gave, if anything.
+func (r *Registry) close(e *entry, db store.DB) {
 	if db == nil {
 		return
 	}
 	if err := db.Close(); err != nil {
-		r.cfg.Log.Error("a client's database did not close cleanly", "client", code, "error", err)
+		r.cfg.Log.Error("a client's database did not close cleanly", "client", e.code, "error", err)
 	}
+	r.mu.Lock()
+	e.closing--
+	r.busy--
+	r.mu.Unlock()
 }
 
 // closeWhere closes the unused databases that pick chooses.
 func (r *Registry) closeWhere(pick func(*entry) bool) {
-	dbs := map[string]store.DB{}
+	dbs := map[*entry]store.DB{}
 	r.mu.Lock()
-	if r.open > 0 {
-		for _, e := range r.clients {
-			if e.handle != nil && e.refs == 0 && pick(e) {
-				dbs[e.code] = r.detach(e)
-			}
+	for e := range r.open {
+		if e.refs == 0 && pick(e) {
+			dbs[e] = r.detach(e)
 		}
 	}
 	r.mu.Unlock()
-	for code, db := range dbs {
-		r.close(code, db)
+	for e, db := range dbs {
+		r.close(e, db)
 	}
 }
 
@@ -120,17 +128,27 @@ func (r *Registry) closeIdle() {
 	r.closeWhere(func(e *entry) bool { return now.Sub(e.usedAt) > r.cfg.IdleFor })
 }
 
+// closeOldest closes what is over the budget, of the databases that nobody uses those used last longest ago.
 func (r *Registry) closeOldest() {
-	r.mu.RLock()
-	var oldest *entry
-	for _, e := range r.clients {
-		if e.handle != nil && e.refs == 0 && (oldest == nil || e.usedAt.Before(oldest.usedAt)) {
-			oldest = e
+	for {
+		r.mu.Lock()
+		var oldest *entry
+		if len(r.open) > r.cfg.MaxOpen {
+			for e := range r.open {
+				if e.refs == 0 && (oldest == nil || e.usedAt.Before(oldest.usedAt)) {
+					oldest = e
+				}
+			}
 		}
-	}
-	r.mu.RUnlock()
-	if oldest != nil {
-		r.closeWhere(func(e *entry) bool { return e == oldest })
+		var db store.DB
+		if oldest != nil {
+			db = r.detach(oldest)
+		}
+		r.mu.Unlock()
+		if db == nil {
+			return
+		}
+		r.close(oldest, db)
 	}
 }
 
@@ -145,14 +163,14 @@ func (r *Registry) Close(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		r.mu.RLock()
-		open := r.open
+		busy := r.busy
 		r.mu.RUnlock()
-		if open == 0 {
+		if busy == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("tenant: %d databases still in use: %w", open, ctx.Err())
+			return fmt.Errorf("tenant: %d uses of databases have not ended: %w", busy, ctx.Err())
 		case <-tick.C:
 		}
 	}

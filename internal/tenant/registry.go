@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,7 +25,8 @@ type Config struct {
 	OpenDB func(ctx context.Context, a *Account) (store.DB, error)
 	// DropDB erases a client's database for good; no error if it is not there.
 	DropDB func(ctx context.Context, code string) error
-	// OnChange is called after a known client's account changed: held work may go on, or live views must end. It must not block.
+	// OnChange is called after a known client's account changed: held work may go on, or live views must end. status is "" of
+	// a client that is gone. It must not block.
 	OnChange func(code, status string)
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -40,10 +42,14 @@ type Registry struct {
 	clients map[string]*entry // by code
 	byPhone map[string]string // phone number id -> code
 	byWABA  map[string][]string
-	origins map[string]int // how many clients allow each
-	open    int            // open handles
+	origins map[string]int  // how many clients allow each
+	open    map[*entry]bool // those with an open handle, also of clients that are gone
+	busy    int             // uses not yet released, and databases being closed
 	closed  bool
-	cursor  int64 // of Changes; only Watch's goroutine and Load
+
+	// Of Load, which one goroutine calls at a time.
+	cursor int64           // of Changes
+	again  map[string]bool // clients whose edited document could not be written back; tried again
 }
 
 // entry is what is kept in memory of every registered client: enough to route and to check keys, little enough for 10,000s.
@@ -60,6 +66,7 @@ type entry struct {
 	opening sync.Mutex // held while the database is opened, so that others wait for the one opening
 	handle  *Tenant    // nil: closed
 	refs    int
+	closing int // of its databases, how many are being closed
 	usedAt  time.Time
 }
 
@@ -76,7 +83,8 @@ func NewRegistry(cfg Config) *Registry {
 	if cfg.IdleFor == 0 {
 		cfg.IdleFor = 2 * time.Minute
 	}
-	return &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{}, origins: map[string]int{}}
+	return &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{},
+		origins: map[string]int{}, open: map[*entry]bool{}, again: map[string]bool{}}
 }
 
 // Load reads what changed in ClientSecrets since the last call: everything, the first time.
@@ -88,7 +96,10 @@ func (r *Registry) Load(ctx context.Context) error {
 		}
 		if len(ids) == 0 {
 			r.cursor = next
-			return nil
+			if len(r.again) == 0 {
+				return nil
+			}
+			return r.reload(ctx, slices.Sorted(maps.Keys(r.again))...)
 		}
 		if err := r.reload(ctx, ids...); err != nil {
 			return err
@@ -123,6 +134,7 @@ func (r *Registry) Watch(ctx context.Context) error {
 // reload takes the accounts with these record ids into memory, and writes back those that a hand edited, so that
 // their searchable values are right again.
 func (r *Registry) reload(ctx context.Context, ids ...string) error {
+	known := r.versions(ids)
 	recs, err := r.cfg.Services.Get(ctx, Accounts.Schema.Kind, ids...)
 	if err != nil {
 		return err
@@ -133,43 +145,75 @@ func (r *Registry) reload(ctx context.Context, ids ...string) error {
 	}
 	for _, rec := range recs {
 		delete(gone, rec.ID)
-		a, err := Accounts.Decode(rec)
+		if rec.Version < known[rec.ID] {
+			r.renew(rec.ID) // versions only grow: this record was deleted and made anew
+		}
+		a, err := decode(rec)
 		if err != nil {
 			// one unreadable document must not take the others down
-			r.cfg.Log.Error("a client's document cannot be read; its last known state serves on", "client", rec.ID, "error", err)
+			r.cfg.Log.Error("a client's document cannot be read; what is known of it serves on", "client", rec.ID, "error", err)
+			delete(r.again, rec.ID)
 			continue
 		}
 		r.take(ctx, rec, a)
 	}
 	for id := range gone {
+		delete(r.again, id)
 		r.forget(id)
 	}
 	return nil
 }
 
+// versions gives the versions at which clients are known.
+func (r *Registry) versions(codes []string) map[string]int64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := make(map[string]int64, len(codes))
+	for _, code := range codes {
+		if e := r.clients[code]; e != nil {
+			out[code] = e.version
+		}
+	}
+	return out
+}
+
+// renew lets a client's record begin anew at version 1.
+func (r *Registry) renew(code string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.clients[code]; e != nil {
+		e.version = 0
+	}
+}
+
 func (r *Registry) take(ctx context.Context, rec store.Record, a *Account) {
-	a.Code = rec.ID
-	code, ok := Code(rec.ID)
-	if !ok || code != rec.ID {
+	if code, ok := Code(rec.ID); !ok || code != rec.ID {
 		r.cfg.Log.Error("a client's _id must be its code in upper case; the client is not served", "client", rec.ID)
 		return
 	}
-	if a.Status == "" {
-		a.Status = Active
+	if a.Rev == rev(a.Code, rec.Version) {
+		delete(r.again, a.Code)
+		r.remember(a)
+		return
 	}
-	if a.Rev != rec.Version {
-		a.Rev = rec.Version + 1
-		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
-		case err == nil:
-			a.Version++
-		case errors.Is(err, store.ErrConflict):
-			return // written again meanwhile: the next look takes it
-		case errors.Is(err, store.ErrDuplicate):
-			r.cfg.Log.Error("a client's phone number belongs to another client already; it is routed to the first", "client", a.Code)
-		default:
-			r.cfg.Log.Error("a client's edited document cannot be taken up", "client", a.Code, "error", err)
-			return
+	edited := *a
+	edited.Rev = rev(a.Code, rec.Version+1)
+	switch err := r.cfg.Services.Commit(ctx, Accounts.Update(&edited)); {
+	case err == nil:
+		edited.Version++
+		a = &edited
+		delete(r.again, a.Code)
+	case errors.Is(err, store.ErrConflict):
+		return // written again meanwhile: the next look takes it
+	default: // served all the same, and tried again: a number may become free, a disk
+		if !r.again[a.Code] && ctx.Err() == nil {
+			msg := "a client's edited document is served, but cannot be written back"
+			if errors.Is(err, store.ErrDuplicate) {
+				msg = "a client's phone number belongs to another client already; it is routed to the first until that gives it up"
+			}
+			r.cfg.Log.Error(msg, "client", a.Code, "error", err)
 		}
+		r.again[a.Code] = true
 	}
 	r.remember(a)
 }
@@ -263,7 +307,10 @@ func (r *Registry) forget(code string) {
 		db = r.detach(e)
 	}
 	r.mu.Unlock()
-	r.close(code, db)
+	r.close(e, db)
+	if r.cfg.OnChange != nil {
+		r.cfg.OnChange(code, "")
+	}
 }
 
 // ErrUnknown is the fault for a client that is not registered.
@@ -327,6 +374,29 @@ func (r *Registry) Status(code string) string {
 	return ""
 }
 
+// Version is a number that changes whenever a client's account does; 0 if it is not registered.
+func (r *Registry) Version(code string) int64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.clients[code]; e != nil {
+		return e.version
+	}
+	return 0
+}
+
+// Codes lists the clients of a status, in no order.
+func (r *Registry) Codes(status string) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var codes []string
+	for code, e := range r.clients {
+		if e.status == status {
+			codes = append(codes, code)
+		}
+	}
+	return codes
+}
+
 // AllowsOrigin tells whether a client's dashboards may call from this origin.
 func (r *Registry) AllowsOrigin(code, origin string) bool {
 	r.mu.RLock()
@@ -346,13 +416,9 @@ func (r *Registry) AnyAllowsOrigin(origin string) bool {
 func (r *Registry) Opened() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	codes := make([]string, 0, r.open)
-	if r.open > 0 {
-		for code, e := range r.clients {
-			if e.handle != nil {
-				codes = append(codes, code)
-			}
-		}
+	codes := make([]string, 0, len(r.open))
+	for e := range r.open {
+		codes = append(codes, e.code)
 	}
 	return codes
 }
@@ -361,5 +427,5 @@ func (r *Registry) Opened() []string {
 func (r *Registry) Len() (registered, open int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return len(r.clients), r.open
+	return len(r.clients), len(r.open)
 }
