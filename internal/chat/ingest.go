@@ -3,7 +3,6 @@ package chat
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/crm"
@@ -17,12 +16,6 @@ import (
 // window is how long a customer's message lets the business write freely.
 const window = 24 * time.Hour
 
-// words that opt out, and in again, when they are a whole message.
-var (
-	optOutWords = []string{"STOP", "UNSUBSCRIBE", "SAIR", "BAJA", "ARRET"}
-	optInWords  = []string{"START"}
-)
-
 // errUnusable marks an item that can never be stored; it stays in its delivery.
 var errUnusable = errors.New("chat: the item cannot be stored")
 
@@ -32,159 +25,127 @@ func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 	return retry(ctx, func() error {
 		switch it.Kind {
 		case whatsapp.KindMessage:
-			return d.incoming(ctx, tn, dl, it)
+			return d.message(ctx, tn, dl, it, d.incoming)
 		case whatsapp.KindEcho:
-			return d.echo(ctx, tn, dl, it)
+			return d.message(ctx, tn, dl, it, d.echo)
 		case whatsapp.KindHistoryChunk:
 			return d.history(ctx, tn, dl, it)
 		case whatsapp.KindStatus:
 			if it.Status.OfMessage() {
-				return d.status(ctx, tn, it)
+				return d.status(ctx, tn, dl, it)
 			}
-			return d.note(ctx, tn, dl, it)
 		case whatsapp.KindPreference:
 			return d.preference(ctx, tn, dl, it)
 		case whatsapp.KindIdentity:
-			ch := it.Identity
-			return d.identity(ctx, tn, dl, it, change{oldUserID: ch.PreviousUserID, newUserID: ch.UserID, oldWaID: ch.WAID, newWaID: ch.WAID})
-		default:
-			return d.note(ctx, tn, dl, it)
+			return d.identity(ctx, tn, dl, it)
 		}
+		return d.note(ctx, tn, dl, it)
 	})
 }
 
 // note keeps an item that no feature reads yet.
 func (d *Desk) note(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-	return tn.DB.Commit(ctx, Notes.Ensure(&Note{
-		ID: id.Derived("not", dl.ID, it.At, string(it.Kind), itoa(it.Index)), Kind: string(it.Kind), Field: it.Field, WABAID: it.WABAID,
-		DeliveryID: dl.ID, Raw: it.Raw, At: dl.ReceivedAt,
-	}))
+	return tn.DB.Commit(ctx, Notes.Ensure(noteOf(dl, it, dl.ID, it.At, string(it.Kind), itoa(it.Index))))
 }
 
-// who tells of the author of a message.
-func who(waID, userID string, c *whatsapp.Contact) crm.Who {
-	w := crm.Who{UserID: userID, WaID: waID}
-	if c != nil {
-		w.Name, w.Username = c.Name, c.Username
-		if w.UserID == "" {
-			w.UserID = c.UserID
-		}
-		if w.WaID == "" {
-			w.WaID = c.WAID
-		}
-	}
-	w.Phone = phoneOf(w.WaID)
-	return w
+// noteOf makes the note of an item; name tells it from others.
+func noteOf(dl *store.Delivery, it whatsapp.Item, name ...string) *Note {
+	return &Note{ID: id.Derived("not", name...), Kind: string(it.Kind), Field: it.Field, WABAID: it.WABAID, DeliveryID: dl.ID, Raw: it.Raw, At: dl.ReceivedAt}
 }
 
-// phoneOf reads Meta's digits as a phone number. Meta's word is taken even where no numbering plan knows the number.
-func phoneOf(waID string) string {
-	if waID == "" {
-		return ""
+// message takes in what a customer, or the business in its phone app, wrote or did to a message: plain stores what is a
+// message of its own.
+func (d *Desk) message(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item,
+	plain func(context.Context, *tenant.Tenant, *store.Delivery, whatsapp.Item) error) error {
+	e := effectOf(it.Message)
+	if e == nil {
+		defer d.turns.lock(tn.Code, it.PhoneNumberID, it.Message.ID)()
+		return plain(ctx, tn, dl, it)
 	}
-	if p, ok := crm.Phone("+"+waID, ""); ok {
-		return p
+	// its target is stored, or waited for, by one at a time: neither can miss the other
+	defer d.turns.lock(tn.Code, it.PhoneNumberID, e.Target)()
+	t, err := Messages.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("wamid", store.Eq, wamidKey(it.PhoneNumberID, e.Target))}})
+	if errors.Is(err, store.ErrNotFound) {
+		return plain(ctx, tn, dl, it)
 	}
-	return "+" + waID
+	if err != nil || !t.affect(e) {
+		return err
+	}
+	writes := []store.Write{Messages.Update(t)}
+	if it.Kind != whatsapp.KindHistoryChunk {
+		writes = []store.Write{news.Write(dl.ReceivedAt, news.MessageStatus, t.ID+"|"+it.Message.ID, "message", t.View()), writes[0]}
+	}
+	return tn.DB.Commit(ctx, writes...)
 }
 
-// incoming stores a message of a customer.
+// incoming puts a customer's message into its conversation. The message is the fact and comes before the conversation;
+// what that shows of it is computed from the facts, so that doing it again changes nothing.
 func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
 	m := it.Message
-	switch {
-	case m.Reaction != nil:
-		return d.onTarget(ctx, tn, dl, it, m.Reaction.MessageID, func(t *Message) bool { return t.react(actor(m), m.Reaction) })
-	case m.Edit != nil:
-		return d.onTarget(ctx, tn, dl, it, m.Edit.OriginalID, func(t *Message) bool { return t.edit(m) })
-	case m.Revoke != nil:
-		return d.onTarget(ctx, tn, dl, it, m.Revoke.OriginalID, func(t *Message) bool { return t.revoke(m.Timestamp) })
-	case m.System != nil && (m.System.UserID != "" || m.System.WAID != ""):
-		s := m.System
-		if err := d.identity(ctx, tn, dl, it, change{oldWaID: m.From, newWaID: s.WAID, oldUserID: s.PreviousUserID, newUserID: s.UserID}); err != nil {
-			return err
-		}
-	}
-	return d.storeMessage(ctx, tn, dl, it, m)
-}
-
-func actor(m *whatsapp.Message) string {
-	if m.FromUserID != "" {
-		return m.FromUserID
-	}
-	return m.From
-}
-
-// storeMessage puts a customer's message into its conversation. The message is the fact and comes first; what the
-// conversation shows of it is computed from the facts, so that doing it again changes nothing.
-func (d *Desk) storeMessage(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, m *whatsapp.Message) error {
-	person := who(m.From, m.FromUserID, it.Contact)
-	if m.ID == "" || (person.Phone == "" && person.UserID == "") {
-		return d.note(ctx, tn, dl, it) // nobody's, as far as we can see: kept as it came
-	}
 	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
-	c, moved, contactChanged, err := d.Book.Contact(ctx, tn, person, msgID)
-	if err != nil {
-		return err
-	}
-	at := placeInTime(m.Timestamp, dl.ReceivedAt)
-	system := m.System != nil
-	if word := optWord(m); word != "" {
-		contactChanged = setOptOut(c, word == "out", "keyword", m.Timestamp) || contactChanged
-	}
-	if c.LeadID == "" {
-		switch l, err := d.Book.FindLead(ctx, tn, c.Phone, ""); {
-		case err == nil:
-			c.LeadID, contactChanged = l.ID, true
-		case !errors.Is(err, store.ErrNotFound):
-			return err
-		}
-	}
-	who := c.ID
-	if m.GroupID != "" {
-		who = "group:" + m.GroupID
-	}
-	cvID := conversationID(tn.Code, it.PhoneNumberID, who)
-	cv, err := Conversations.Get(ctx, tn.DB, cvID)
-	if errors.Is(err, store.ErrNotFound) {
-		cv, err = &Conversation{ID: cvID, ContactID: c.ID, PhoneNumberID: it.PhoneNumberID, CreatedAt: at}, nil
-	}
-	if err != nil {
-		return err
-	}
-	msg := &Message{
-		ID: msgID, WAMID: m.ID, ConversationID: cvID, ContactID: c.ID, PhoneNumberID: it.PhoneNumberID, Direction: In,
-		Status: Received, StatusAt: map[string]time.Time{Received: dl.ReceivedAt}, CreatedAt: at,
-	}
-	msg.fill(m)
-	known, err := Messages.Get(ctx, tn.DB, msgID)
+	msg, err := Messages.Get(ctx, tn.DB, msgID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	var c *crm.Contact
 	var writes []store.Write
-	if moved != nil {
-		writes = append(writes, crm.Contacts.Update(moved))
-	}
-	if contactChanged {
-		writes = append(writes, crm.Contacts.Update(c))
-	}
-	if known == nil {
-		early, err := d.earlyWrites(ctx, tn, msg)
-		if err != nil {
+	known := msg != nil
+	if known { // what it told of its author stands; the conversation may lack it, after a crash
+		if c, err = d.Book.Person(ctx, tn, msg.ContactID); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()), Messages.Ensure(msg))
-		writes = append(writes, early...)
+		if c == nil {
+			return nil // the contact was deleted since
+		}
+	} else {
+		if c, writes, err = d.author(ctx, tn, it, msgID); err != nil {
+			return err
+		}
+		if c == nil {
+			return d.note(ctx, tn, dl, it) // nobody's, as far as we can see: kept as it came
+		}
+		msg = &Message{
+			ID: msgID, WAMID: m.ID, ContactID: c.ID, PhoneNumberID: it.PhoneNumberID, Direction: In, Status: Received,
+			StatusAt: map[string]time.Time{Received: dl.ReceivedAt}, CreatedAt: placeInTime(m.Timestamp, dl.ReceivedAt), Effect: effectOf(m),
+		}
+		msg.ConversationID = conversationID(tn.Code, it.PhoneNumberID, c.ID)
+		if m.GroupID != "" {
+			msg.ConversationID = conversationID(tn.Code, it.PhoneNumberID, "group:"+m.GroupID)
+		}
+		msg.fill(m)
+	}
+	waiting, err := d.takeWaiting(ctx, tn, msg)
+	if err != nil {
+		return err
+	}
+	if !known || len(waiting) > 0 {
+		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()), Messages.Update(msg))
+		writes = append(writes, waiting...)
+	}
+	cv, err := d.conversation(ctx, tn, msg)
+	if err != nil {
+		return err
 	}
 	unread, err := tn.DB.Count(ctx, store.Query{Kind: Messages.Schema.Kind, Where: []store.Term{
-		store.Where("inbox", store.Eq, cvID), store.Where("at", store.Gt, cv.ReadAt.UnixMilli()),
+		store.Where("inbox", store.Eq, cv.ID), store.Where("at", store.Gt, cv.ReadAt.UnixMilli()),
 	}})
 	if err != nil {
 		return err
 	}
-	if known == nil && at.After(cv.ReadAt) {
+	if !known && msg.Effect == nil && msg.CreatedAt.After(cv.ReadAt) {
 		unread++
 	}
-	if cv.follow(c, at, unread, !system && m.GroupID == "", m.Timestamp) || known == nil {
+	changed := cv.follow(c, msg.CreatedAt, m.GroupID != "")
+	if cv.Unread != unread {
+		cv.Unread, changed = unread, true
+	}
+	// what a person wrote opens the window; a note of the chat itself, or a reaction, does not
+	if m.System == nil && msg.Effect == nil && m.GroupID == "" && !m.Timestamp.IsZero() {
+		if end := m.Timestamp.Add(window).UTC(); cv.WindowExpiresAt == nil || end.After(*cv.WindowExpiresAt) {
+			cv.WindowExpiresAt, changed = &end, true
+		}
+	}
+	if changed {
 		writes = append(writes, news.Write(dl.ReceivedAt, news.ConversationUpdated, msg.ID, "conversation", cv.View()), Conversations.Update(cv))
 	}
 	if len(writes) == 0 {
@@ -193,20 +154,25 @@ func (d *Desk) storeMessage(ctx context.Context, tn *tenant.Tenant, dl *store.De
 	return tn.DB.Commit(ctx, writes...)
 }
 
-// follow brings a conversation up to a message; true if that changed it.
-func (cv *Conversation) follow(c *crm.Contact, at time.Time, unread int64, opens bool, written time.Time) bool {
-	before := *cv
+// conversation reads the conversation of a message, or makes it.
+func (d *Desk) conversation(ctx context.Context, tn *tenant.Tenant, m *Message) (*Conversation, error) {
+	cv, err := Conversations.Get(ctx, tn.DB, m.ConversationID)
+	if errors.Is(err, store.ErrNotFound) {
+		return &Conversation{ID: m.ConversationID, ContactID: m.ContactID, PhoneNumberID: m.PhoneNumberID, CreatedAt: m.CreatedAt}, nil
+	}
+	return cv, err
+}
+
+// follow brings a conversation up to a message of a contact; true if that changed it. A group is nobody's in particular.
+func (cv *Conversation) follow(c *crm.Contact, at time.Time, group bool) bool {
+	changed := cv.Version == 0
 	if at.After(cv.LastMessageAt) {
-		cv.LastMessageAt = at
+		cv.LastMessageAt, changed = at, true
 	}
-	if opens && !written.IsZero() {
-		if end := written.Add(window).UTC(); cv.WindowExpiresAt == nil || end.After(*cv.WindowExpiresAt) {
-			cv.WindowExpiresAt = &end
-		}
+	if !group && (cv.LeadID != c.LeadID || cv.Phone != c.Phone || cv.Name != c.Name) {
+		cv.LeadID, cv.Phone, cv.Name, changed = c.LeadID, c.Phone, c.Name, true
 	}
-	cv.Unread, cv.LeadID, cv.Phone, cv.Name = unread, c.LeadID, c.Phone, c.Name
-	return before.LastMessageAt != cv.LastMessageAt || before.WindowExpiresAt != cv.WindowExpiresAt || before.Unread != cv.Unread ||
-		before.LeadID != cv.LeadID || before.Phone != cv.Phone || before.Name != cv.Name
+	return changed
 }
 
 // placeInTime is where a message stands in its conversation. Meta's clock has seconds only, so messages of one second
@@ -216,49 +182,6 @@ func placeInTime(written, received time.Time) time.Time {
 		return received.UTC()
 	}
 	return written.UTC()
-}
-
-// optWord tells whether a message is a word that opts "out" or "in"; "" if neither.
-func optWord(m *whatsapp.Message) string {
-	texts := []string{}
-	if m.Text != nil {
-		texts = append(texts, m.Text.Body)
-	}
-	if m.Button != nil {
-		texts = append(texts, m.Button.Text, m.Button.Payload)
-	}
-	for _, t := range texts {
-		t = strings.ToUpper(strings.TrimSpace(t))
-		for _, w := range optOutWords {
-			if t == w {
-				return "out"
-			}
-		}
-		for _, w := range optInWords {
-			if t == w {
-				return "in"
-			}
-		}
-	}
-	return ""
-}
-
-// setOptOut records a customer's word; a word older than the last one changes nothing.
-func setOptOut(c *crm.Contact, out bool, by string, at time.Time) bool {
-	at = at.UTC()
-	if c.OptedOutAt != nil && !at.After(*c.OptedOutAt) {
-		return false
-	}
-	if !out {
-		changed := c.OptedOutAt != nil
-		c.OptedOutAt, c.OptOutBy = nil, ""
-		return changed
-	}
-	if c.OptedOutAt != nil {
-		return false
-	}
-	c.OptedOutAt, c.OptOutBy = &at, by
-	return true
 }
 
 // fill takes over what a message of Meta's says.
@@ -294,173 +217,4 @@ func (m *Message) fill(w *whatsapp.Message) {
 
 func errorOf(e whatsapp.ProviderError) *Error {
 	return &Error{Code: itoa(e.Code), Title: e.Title, Detail: e.Details}
-}
-
-// onTarget changes the message that an item speaks of. A message we do not have gets a row of the item's own.
-func (d *Desk) onTarget(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, wamid string, apply func(*Message) bool) error {
-	t, err := Messages.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("wamid", store.Eq, wamidKey(it.PhoneNumberID, wamid))}})
-	if errors.Is(err, store.ErrNotFound) {
-		return d.storeMessage(ctx, tn, dl, it, it.Message)
-	}
-	if err != nil {
-		return err
-	}
-	if !apply(t) {
-		return nil
-	}
-	return tn.DB.Commit(ctx,
-		news.Write(dl.ReceivedAt, news.MessageStatus, t.ID+"|"+it.Message.ID, "message", t.View()), Messages.Update(t))
-}
-
-func (m *Message) react(by string, r *whatsapp.Reaction) bool {
-	if m.Reactions[by] == r.Emoji {
-		return false
-	}
-	if r.Removed() {
-		delete(m.Reactions, by)
-		return true
-	}
-	if m.Reactions == nil {
-		m.Reactions = map[string]string{}
-	}
-	m.Reactions[by] = r.Emoji
-	return true
-}
-
-func (m *Message) edit(w *whatsapp.Message) bool {
-	at := w.Timestamp.UTC()
-	if w.Edit.New == nil || (m.EditedAt != nil && !at.After(*m.EditedAt)) {
-		return false
-	}
-	media := m.Media
-	m.fill(w.Edit.New)
-	if m.Media == nil {
-		m.Media = media // an edited caption does not take the picture away
-	}
-	m.EditedAt = &at
-	return true
-}
-
-func (m *Message) revoke(at time.Time) bool {
-	if m.RevokedAt != nil {
-		return false
-	}
-	at = at.UTC()
-	m.RevokedAt = &at
-	return true
-}
-
-// echo stores a message that the business wrote in its phone app: outgoing, and nothing of ours to follow.
-func (d *Desk) echo(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-	m := it.Message
-	return d.imported(ctx, tn, dl, it, m, who(m.To, m.ToUserID, it.Contact), Out, Sent)
-}
-
-// history imports what was written before the account joined: silently, opening no window and beginning nothing.
-func (d *Desk) history(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-	for _, t := range it.History.Threads {
-		for _, h := range t.Messages {
-			if h.Message == nil {
-				continue
-			}
-			direction, status := In, Received
-			if h.Message.From != t.ID {
-				direction, status = Out, historyStatus(h.Message.HistoryStatus)
-			}
-			err := retry(ctx, func() error { return d.imported(ctx, tn, dl, it, h.Message, who(t.ID, "", nil), direction, status) })
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return d.note(ctx, tn, dl, it)
-}
-
-func historyStatus(s string) string {
-	switch s = strings.ToLower(s); s {
-	case "delivered", "read", "played":
-		return s
-	case "error":
-		return FailedSend
-	}
-	return Sent
-}
-
-func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, m *whatsapp.Message, person crm.Who, direction, status string) error {
-	if m.ID == "" || (person.Phone == "" && person.UserID == "") {
-		return d.note(ctx, tn, dl, it)
-	}
-	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
-	switch _, err := Messages.Get(ctx, tn.DB, msgID); {
-	case err == nil:
-		return nil
-	case !errors.Is(err, store.ErrNotFound):
-		return err
-	}
-	c, moved, changed, err := d.Book.Contact(ctx, tn, person, msgID)
-	if err != nil {
-		return err
-	}
-	at := placeInTime(m.Timestamp, dl.ReceivedAt)
-	msg := &Message{
-		ID: msgID, WAMID: m.ID, ConversationID: conversationID(tn.Code, it.PhoneNumberID, c.ID), ContactID: c.ID, PhoneNumberID: it.PhoneNumberID,
-		Direction: direction, Imported: true, Status: status, StatusAt: map[string]time.Time{status: at}, CreatedAt: at,
-	}
-	msg.fill(m)
-	var writes []store.Write
-	if moved != nil {
-		writes = append(writes, crm.Contacts.Update(moved))
-	}
-	if changed {
-		writes = append(writes, crm.Contacts.Update(c))
-	}
-	writes = append(writes, Conversations.Ensure(&Conversation{
-		ID: msg.ConversationID, ContactID: c.ID, LeadID: c.LeadID, Phone: c.Phone, PhoneNumberID: it.PhoneNumberID, Name: c.Name,
-		LastMessageAt: at, CreatedAt: at,
-	}))
-	if it.Kind == whatsapp.KindEcho {
-		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
-	}
-	return tn.DB.Commit(ctx, append(writes, Messages.Ensure(msg))...)
-}
-
-// preference records a customer's word to Meta itself.
-func (d *Desk) preference(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-	p := it.Preference
-	person := who(p.WAID, p.UserID, it.Contact)
-	if person.Phone == "" && person.UserID == "" {
-		return d.note(ctx, tn, dl, it)
-	}
-	c, moved, changed, err := d.Book.Contact(ctx, tn, person, dl.ID+it.At+itoa(it.Index))
-	if err != nil {
-		return err
-	}
-	changed = setOptOut(c, p.OptOut(), "preference", p.At) || changed
-	var writes []store.Write
-	if moved != nil {
-		writes = append(writes, crm.Contacts.Update(moved))
-	}
-	if changed {
-		writes = append(writes, crm.Contacts.Update(c))
-	}
-	if len(writes) == 0 {
-		return nil
-	}
-	return tn.DB.Commit(ctx, writes...)
-}
-
-// change is how a person's ids at Meta change.
-type change struct{ oldWaID, newWaID, oldUserID, newUserID string }
-
-// identity moves a contact to a person's new ids. Doing it again finds the new ids in place.
-func (d *Desk) identity(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, ch change) error {
-	old := crm.Who{WaID: ch.oldWaID, Phone: phoneOf(ch.oldWaID), UserID: ch.oldUserID}
-	if old.UserID == "" && old.Phone == "" {
-		return d.note(ctx, tn, dl, it)
-	}
-	writes, err := d.Book.Reidentify(ctx, tn, old, crm.Who{WaID: ch.newWaID, Phone: phoneOf(ch.newWaID), UserID: ch.newUserID})
-	if err != nil || len(writes) == 0 {
-		return err
-	}
-	return tn.DB.Commit(ctx, writes...)
 }

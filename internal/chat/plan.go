@@ -29,6 +29,8 @@ type Desk struct {
 	Log   *slog.Logger
 	// Settled gives the jobs that follow when a message with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, m *Message) []store.NewJob
+
+	turns turns
 }
 
 // Outgoing asks for a message.

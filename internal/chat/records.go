@@ -79,9 +79,11 @@ type Message struct {
 	Type           string               `json:"type"`
 	Text           *string              `json:"text"`
 	Media          *Media               `json:"media"`
-	Content        json.RawMessage      `json:"content,omitempty"` // Meta's object, for the types that are not text
-	ReplyTo        string               `json:"replyTo,omitempty"` // wamid
-	Reactions      map[string]string    `json:"reactions,omitempty"`
+	Content        json.RawMessage      `json:"content,omitempty"`   // Meta's object, for the types that are not text
+	ReplyTo        string               `json:"replyTo,omitempty"`   // wamid
+	Reactions      map[string]string    `json:"reactions,omitempty"` // by user id, or phone digits
+	ReactedAt      map[string]time.Time `json:"reactedAt,omitempty"` // also of those taken back
+	Effect         *Effect              `json:"effect,omitempty"`    // of a row whose target is not known yet
 	EditedAt       *time.Time           `json:"editedAt,omitempty"`
 	RevokedAt      *time.Time           `json:"revokedAt,omitempty"`
 	Imported       bool                 `json:"imported,omitempty"` // of the history, or echoed from the phone app: begins nothing
@@ -146,9 +148,10 @@ var Messages = store.Kind[Message]{
 			{Name: "conversationId", Type: store.Text}, {Name: "at", Type: store.Int},
 			{Name: "wamid", Type: store.Text, Unique: true}, // number|wamid
 			{Name: "inbox", Type: store.Text},               // the conversation, of messages that count as unread until read
+			{Name: "target", Type: store.Text},              // number|wamid that an effect waits for
 			{Name: "provenNumber", Type: store.Text}, {Name: "sentAt", Type: store.Int},
 		},
-		Orders: [][]string{{"conversationId", "at"}, {"inbox", "at"}, {"provenNumber", "sentAt"}},
+		Orders: [][]string{{"conversationId", "at"}, {"inbox", "at"}, {"target", "at"}, {"provenNumber", "sentAt"}},
 	},
 	Key: func(m *Message) string { return m.ID },
 	Index: func(m *Message) store.Fields {
@@ -156,7 +159,9 @@ var Messages = store.Kind[Message]{
 		if m.WAMID != "" {
 			f["wamid"] = wamidKey(m.PhoneNumberID, m.WAMID)
 		}
-		if m.Direction == In && !m.Imported {
+		if m.Effect != nil {
+			f["target"] = wamidKey(m.PhoneNumberID, m.Effect.Target)
+		} else if m.Direction == In && !m.Imported {
 			f["inbox"] = m.ConversationID
 		}
 		if m.Send != nil && m.Send.Proven {

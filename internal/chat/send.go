@@ -48,6 +48,9 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 	}
 	switch m.Send.State {
 	case accepted:
+		if err := d.tidy(ctx, tn, m); err != nil {
+			return job.Result{}, err
+		}
 		return d.done(tn, m), nil
 	case unconfirmed:
 		return d.done(tn, m), nil
@@ -59,7 +62,8 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 		}
 		return d.unanswered(ctx, tn, j, m, errors.New("the process ended during the call"))
 	}
-	if err := d.guard(ctx, tn, m); err != nil {
+	c, err := d.guard(ctx, tn, m)
+	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) {
 			return d.refuse(ctx, tn, j, m, &Error{Code: refusal.Code, Title: refusal.Detail}, err)
@@ -71,9 +75,12 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 	if err != nil || token == "" || w == nil {
 		return job.Result{}, job.Park("whatsapp.credential", errors.Join(errors.New("no usable access token"), err))
 	}
-	m.Send.State, m.Send.Token, m.Send.At, m.Status = inFlight, j.Token, d.Now().UTC(), Sending
-	if err := tn.DB.Commit(ctx, Messages.Update(m)); err != nil {
+	m, err = d.depart(ctx, tn, j, m, c)
+	switch {
+	case err != nil:
 		return job.Result{}, err
+	case m.Send.State != inFlight:
+		return d.done(tn, m), nil
 	}
 	m.Version++
 	res, err := d.Graph.SendRaw(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, m.Send.Body)
@@ -106,22 +113,41 @@ func (d *Desk) done(tn *tenant.Tenant, m *Message) job.Result {
 	return job.Result{Next: next, Result: map[string]string{"messageId": m.ID, "wamid": m.WAMID, "send": m.Send.State}}
 }
 
-// guard looks once more, right before the call, at what may have changed since the message was planned.
-func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) error {
-	if m.Origin.RunID == "" {
-		return nil
-	}
-	c, err := crm.Contacts.Get(ctx, tn.DB, m.ContactID)
+// guard looks once more, right before the call, at what may have changed since the message was planned. It gives the
+// contact.
+func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.Contact, error) {
+	c, err := d.Book.Person(ctx, tn, m.ContactID)
 	if errors.Is(err, store.ErrNotFound) {
-		return &Refusal{"contact_gone", "The contact was deleted."}
+		return nil, &Refusal{"contact_gone", "The contact was deleted."}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if c.OptedOutAt != nil {
-		return &Refusal{"opted_out", "The contact asked for no more messages."}
+	if m.Origin.RunID != "" && c.OptedOutAt != nil {
+		return nil, &Refusal{"opted_out", "The contact asked for no more messages."}
 	}
-	return nil
+	return c, nil
+}
+
+// depart puts a message in flight, and its conversation up to it.
+func (d *Desk) depart(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, c *crm.Contact) (*Message, error) {
+	return d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
+		if m.Send.State != planned {
+			return nil, nil // a status told meanwhile that it has gone
+		}
+		cv, err := d.conversation(ctx, tn, m)
+		if err != nil {
+			return nil, err
+		}
+		now := d.Now().UTC()
+		m.Send.State, m.Send.Token, m.Send.At, m.Status = inFlight, j.Token, now, Sending
+		changed := cv.follow(c, m.CreatedAt, false)
+		writes := []store.Write{news.Write(now, news.ConversationUpdated, m.ID, "conversation", cv.View())}
+		if changed {
+			writes = append(writes, Conversations.Update(cv))
+		}
+		return append(writes, Messages.Update(m)), nil
+	})
 }
 
 // record writes down how a call ended, and says what is to become of the job.
@@ -167,8 +193,8 @@ func codeOf(e *whatsapp.APIError) string {
 }
 
 // edit changes the message that this execution put in flight, looking again as often as others come between. change
-// gives false when there is nothing left to do.
-func (d *Desk) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, change func(*Message) (bool, []store.Write, error)) (*Message, error) {
+// gives the writes that do it, with the message's own; none when there is nothing left to do.
+func (d *Desk) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, change func(*Message) ([]store.Write, error)) (*Message, error) {
 	first := true
 	err := retry(ctx, func() error {
 		if !first {
@@ -182,32 +208,29 @@ func (d *Desk) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Mess
 		if m.Send.Token > j.Token {
 			return job.ErrLeaseLost // another execution has taken over: it knows better
 		}
-		changed, writes, err := change(m)
-		if err != nil || !changed {
+		writes, err := change(m)
+		if err != nil || len(writes) == 0 {
 			return err
 		}
-		return tn.DB.Commit(ctx, append(writes, Messages.Update(m))...)
+		return tn.DB.Commit(ctx, writes...)
 	})
 	return m, err
 }
 
 func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, res whatsapp.SendResult) (job.Result, error) {
-	m, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+	defer d.turns.lock(tn.Code, m.PhoneNumberID, res.ID)()
+	m, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
 		now := d.Now().UTC()
 		m.Send.State, m.WAMID = accepted, res.ID
 		m.StatusAt["accepted"] = now
 		if next, higher := whatsapp.NextStatus(m.Status, Sent); higher {
 			m.Status = next
 		}
-		early, err := d.takeEarly(ctx, tn, m)
+		waiting, err := d.takeWaiting(ctx, tn, m)
 		if err != nil {
-			return false, nil, err
+			return nil, err
 		}
-		writes := []store.Write{news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View())}
-		if early != nil {
-			writes = append(writes, EarlyStatuses.Remove(early))
-		}
-		return true, writes, nil
+		return append([]store.Write{news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View()), Messages.Update(m)}, waiting...), nil
 	})
 	if err != nil {
 		return job.Result{}, err
@@ -215,17 +238,27 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 	return d.done(tn, m), nil
 }
 
+// tidy does to an accepted message what had waited for it, if a crash came before that was cleared away.
+func (d *Desk) tidy(ctx context.Context, tn *tenant.Tenant, m *Message) error {
+	defer d.turns.lock(tn.Code, m.PhoneNumberID, m.WAMID)()
+	waiting, err := d.takeWaiting(ctx, tn, m)
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	return tn.DB.Commit(ctx, append([]store.Write{Messages.Update(m)}, waiting...)...)
+}
+
 // unanswered records a send whose answer was lost. Only a status webhook can tell what became of it.
 func (d *Desk) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, cause error) (job.Result, error) {
 	d.Log.Warn("a send's answer was lost; it waits for its status", "client", tn.Code, "job", j.ID, "message", m.ID, "error", cause)
-	m, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+	m, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
 		if m.Send.State != inFlight {
-			return false, nil, nil // a status came meanwhile
+			return nil, nil // a status came meanwhile
 		}
 		m.Send.State, m.Status = unconfirmed, Unconfirmed
 		now := d.Now().UTC()
 		m.StatusAt[Unconfirmed] = now
-		return true, []store.Write{news.Write(now, news.MessageStatus, m.ID+"|unconfirmed|"+itoa(int(m.Send.Token)), "message", m.View())}, nil
+		return []store.Write{news.Write(now, news.MessageStatus, m.ID+"|unconfirmed|"+itoa(int(m.Send.Token)), "message", m.View()), Messages.Update(m)}, nil
 	})
 	if err != nil {
 		return job.Result{}, err
@@ -235,12 +268,12 @@ func (d *Desk) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, m
 
 // putBack records that a call had no effect: the message is as before it.
 func (d *Desk) putBack(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, verdict error) (job.Result, error) {
-	_, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+	_, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
 		if m.Send.State != inFlight {
-			return false, nil, nil
+			return nil, nil
 		}
 		m.Send.State, m.Status = planned, Queued
-		return true, nil, nil
+		return []store.Write{Messages.Update(m)}, nil
 	})
 	if err != nil {
 		return job.Result{}, err
@@ -250,19 +283,38 @@ func (d *Desk) putBack(ctx context.Context, tn *tenant.Tenant, j store.Job, m *M
 
 // refuse ends a message that will never be sent.
 func (d *Desk) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, e *Error, cause error) (job.Result, error) {
-	m, err := d.edit(ctx, tn, j, m, func(m *Message) (bool, []store.Write, error) {
+	m, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
 		if m.Send.State == accepted {
-			return false, nil, nil
+			return nil, nil
 		}
 		now := d.Now().UTC()
 		m.Send.State, m.Status, m.Error = rejected, FailedSend, e
 		m.StatusAt[FailedSend] = now
-		return true, []store.Write{news.Write(now, news.MessageStatus, m.ID+"|refused", "message", m.View())}, nil
+		writes, err := d.refusedBy(ctx, tn, m, now)
+		if err != nil {
+			return nil, err
+		}
+		return append(writes, news.Write(now, news.MessageStatus, m.ID+"|refused", "message", m.View()), Messages.Update(m)), nil
 	})
 	if err != nil {
 		return job.Result{}, err
 	}
 	return job.Result{}, job.Dead(e.Code, cause, d.settled(tn, m)...)
+}
+
+// refusedBy gives the writes that opt out the recipient of a message that Meta refused for that reason.
+func (d *Desk) refusedBy(ctx context.Context, tn *tenant.Tenant, m *Message, now time.Time) ([]store.Write, error) {
+	if m.Error.Code != itoa(userOptedOut) {
+		return nil, nil
+	}
+	c, err := d.Book.Person(ctx, tn, m.ContactID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil || !c.OptOut("provider", now) {
+		return nil, err
+	}
+	return []store.Write{crm.Contacts.Update(c)}, nil
 }
 
 // HandleResend is the handler of ResendJob: one more try for a message that is still unconfirmed, if the number's

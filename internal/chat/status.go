@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,58 +20,59 @@ const userOptedOut = 131050
 
 // status takes in news of a message we sent. One that comes before the message is known under its wamid (the answer to
 // our call is still on its way) is kept until it is.
-func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, it whatsapp.Item) error {
+func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
 	st := it.Status
+	defer d.turns.lock(tn.Code, it.PhoneNumberID, st.ID)()
 	m, err := d.messageOf(ctx, tn, it.PhoneNumberID, st)
 	if errors.Is(err, store.ErrNotFound) {
-		return d.keepEarly(ctx, tn, it)
+		return d.keepEarly(ctx, tn, dl, it)
 	}
 	if err != nil {
 		return err
 	}
+	named := m.WAMID != ""
 	if !m.apply(st) {
 		return nil
 	}
-	writes := []store.Write{news.Write(at(st.Timestamp, d.Now()), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View())}
-	if optedOut(st) {
-		if w, err := d.optOut(ctx, tn, m.ContactID, st.Timestamp); err != nil {
+	var waiting []store.Write
+	if !named {
+		if waiting, err = d.takeWaiting(ctx, tn, m); err != nil {
 			return err
-		} else if w != nil {
-			writes = append(writes, *w)
 		}
 	}
-	return tn.DB.Commit(ctx, append(writes, Messages.Update(m))...)
-}
-
-func at(t, otherwise time.Time) time.Time {
-	if t.IsZero() {
-		return otherwise
+	writes, err := d.refused(ctx, tn, dl, it, m.ContactID)
+	if err != nil {
+		return err
 	}
-	return t
+	writes = append(writes, news.Write(at(st.Timestamp, dl.ReceivedAt), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View()), Messages.Update(m))
+	return tn.DB.Commit(ctx, append(writes, waiting...)...)
 }
 
-func optedOut(st *whatsapp.Status) bool {
-	for _, e := range st.Errors {
-		if e.Code == userOptedOut {
-			return true
-		}
-	}
-	return false
-}
-
-func (d *Desk) optOut(ctx context.Context, tn *tenant.Tenant, contactID string, when time.Time) (*store.Write, error) {
-	c, err := crm.Contacts.Get(ctx, tn.DB, contactID)
-	if errors.Is(err, store.ErrNotFound) {
+// refused gives the writes that opt a customer out whose messages Meta refuses because they asked for none. contactID
+// is whom we wrote to; "" where we do not know the message: then the status names them.
+func (d *Desk) refused(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, contactID string) ([]store.Write, error) {
+	st := it.Status
+	if !slices.ContainsFunc(st.Errors, func(e whatsapp.ProviderError) bool { return e.Code == userOptedOut }) {
 		return nil, nil
 	}
-	if err != nil {
+	var c *crm.Contact
+	var writes []store.Write
+	var err error
+	if contactID != "" {
+		if c, err = d.Book.Person(ctx, tn, contactID); errors.Is(err, store.ErrNotFound) {
+			return nil, nil
+		}
+	} else {
+		person := who(st.RecipientID, st.RecipientUserID, it.Contact)
+		if st.RecipientType == "group" || (person.Phone == "" && person.UserID == "") {
+			return nil, nil
+		}
+		c, writes, _, err = d.Book.Contact(ctx, tn, person, st.ID)
+	}
+	if err != nil || !c.OptOut("provider", at(st.Timestamp, dl.ReceivedAt)) {
 		return nil, err
 	}
-	if !setOptOut(c, true, "provider", when) {
-		return nil, nil
-	}
-	w := crm.Contacts.Update(c)
-	return &w, nil
+	return append(writes, crm.Contacts.Update(c)), nil
 }
 
 // messageOf finds the message a status speaks of: by our own id, which Meta echoes, or by Meta's.
@@ -133,11 +135,11 @@ func (m *Message) apply(st *whatsapp.Status) bool {
 // maxEarly bounds what is kept for one unknown message; there are five states.
 const maxEarly = 10
 
-func (d *Desk) keepEarly(ctx context.Context, tn *tenant.Tenant, it whatsapp.Item) error {
+func (d *Desk) keepEarly(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
 	key := earlyID(tn.Code, it.PhoneNumberID, it.Status.ID)
 	e, err := EarlyStatuses.Get(ctx, tn.DB, key)
 	if errors.Is(err, store.ErrNotFound) {
-		e, err = &Early{ID: key, At: d.Now().UTC()}, nil
+		e, err = &Early{ID: key, At: dl.ReceivedAt.UTC()}, nil
 	}
 	if err != nil {
 		return err
@@ -167,15 +169,6 @@ func (d *Desk) takeEarly(ctx context.Context, tn *tenant.Tenant, m *Message) (*E
 		m.apply(&e.Items[i])
 	}
 	return e, nil
-}
-
-// earlyWrites is for messages that come from Meta itself: nothing but what was kept is to be cleared away.
-func (d *Desk) earlyWrites(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.Write, error) {
-	e, err := d.takeEarly(ctx, tn, m)
-	if err != nil || e == nil {
-		return nil, err
-	}
-	return []store.Write{EarlyStatuses.Remove(e)}, nil
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -42,40 +42,36 @@ func (w Who) identities() []string {
 }
 
 // Contact finds the contact of a person, or makes one with an id derived from seed. changed tells whether it must be
-// written. Where the identities belong to two contacts, the one of the business-scoped user id is it, and the phone
-// number moves over to it: numbers change hands, user ids do not. Then moved is the other, without that number.
-func (b *Book) Contact(ctx context.Context, tn *tenant.Tenant, w Who, seed string) (c, moved *Contact, changed bool, err error) {
+// written; before that, moves must be, in their order.
+//
+// A business-scoped user id names one person for good; phone numbers change hands. A phone number that belongs to a contact
+// with another user id goes over to the person who uses it now. A contact that is known by nothing else is the same
+// person, and is merged.
+func (b *Book) Contact(ctx context.Context, tn *tenant.Tenant, w Who, seed string) (c *Contact, moves []store.Write, changed bool, err error) {
 	ids := w.identities()
 	if len(ids) == 0 {
 		return nil, nil, false, errors.New("crm: a contact needs an identity")
 	}
 	now := b.Now().UTC()
+	made := func() *Contact { return &Contact{ID: id.Derived("con", tn.Code, seed), CreatedAt: now} }
 	for _, identity := range ids {
-		found, err := Contacts.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("identity", store.Eq, identity)}})
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, false, err
-		}
+		found, err := b.holder(ctx, tn, identity)
 		switch {
-		case c == nil:
+		case err != nil:
+			return nil, nil, false, err
+		case found == nil || (c != nil && c.ID == found.ID):
+		case c == nil && (w.UserID == "" || found.UserID == "" || found.UserID == w.UserID):
 			c = found
-		case c.ID != found.ID:
-			found.Drop(identity)
-			if w.Phone != "" && identity == Tel(w.Phone) {
-				found.Phone, found.WaID = "", ""
+		default:
+			if c == nil {
+				c, changed = made(), true
 			}
-			if c.LeadID == "" {
-				c.LeadID, changed = found.LeadID, found.LeadID != ""
-			}
-			found.UpdatedAt = now
-			moved = found
+			moves = append(moves, c.take(found, now, identity)...)
+			changed = true
 		}
 	}
 	if c == nil {
-		c = &Contact{ID: id.Derived("con", tn.Code, seed), CreatedAt: now}
-		changed = true
+		c, changed = made(), true
 	}
 	for _, identity := range ids {
 		changed = c.add(identity) || changed
@@ -98,7 +94,78 @@ func (b *Book) Contact(ctx context.Context, tn *tenant.Tenant, w Who, seed strin
 	if changed {
 		c.UpdatedAt = now
 	}
-	return c, moved, changed, nil
+	return c, moves, changed, nil
+}
+
+// holder gives the contact that has an identity; nil if nobody does.
+func (b *Book) holder(ctx context.Context, tn *tenant.Tenant, identity string) (*Contact, error) {
+	c, err := Contacts.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("identity", store.Eq, identity)}})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return c, err
+}
+
+// take gives c identities of another contact. One that is left without a user id of its own was the same person, and is
+// merged into c. The writes stand in an order in which any first part of them, done again, comes to the same end: c
+// has what it takes over before the other lets it go.
+func (c *Contact) take(other *Contact, now time.Time, identities ...string) []store.Write {
+	for _, identity := range identities {
+		other.lose(identity)
+	}
+	other.UpdatedAt = now
+	var writes []store.Write
+	if other.UserID == "" {
+		c.absorb(other)
+		c.UpdatedAt = now
+		writes = append(writes, Contacts.Update(c))
+		c.Version++
+		for _, identity := range other.Identities {
+			c.add(identity)
+		}
+		other.Identities, other.MergedInto = []string{}, c.ID
+	} else {
+		c.heed(other) // who has the number now hears nothing that its last holder did not want, until they say so
+	}
+	return append(writes, Contacts.Update(other))
+}
+
+// ContactOf gives the contact of a lead. contactID is the one that the lead had until now, "" for none. Who holds the
+// lead's phone number is its contact; where nobody does, the one it had is, completed by the number if it had none.
+func (b *Book) ContactOf(ctx context.Context, tn *tenant.Tenant, contactID string, w Who, seed string) (c *Contact, moves []store.Write, changed bool, err error) {
+	if contactID == "" {
+		return b.Contact(ctx, tn, w, seed)
+	}
+	c, err = b.Person(ctx, tn, contactID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return b.Contact(ctx, tn, w, seed)
+	case err != nil || w.Phone == "" || c.Has(Tel(w.Phone)):
+		return c, nil, false, err
+	}
+	holder, err := b.holder(ctx, tn, Tel(w.Phone))
+	switch {
+	case err != nil:
+		return nil, nil, false, err
+	case holder != nil:
+		return holder, nil, false, nil
+	case c.Phone == "":
+		c.Phone, c.UpdatedAt = w.Phone, b.Now().UTC()
+		return c, nil, c.add(Tel(w.Phone)), nil
+	}
+	return c, nil, false, nil // they have changed their number since
+}
+
+// Person reads a contact by id; one that turned out to be another is that one. store.ErrNotFound.
+func (b *Book) Person(ctx context.Context, tn *tenant.Tenant, contactID string) (*Contact, error) {
+	for range 20 {
+		c, err := Contacts.Get(ctx, tn.DB, contactID)
+		if err != nil || c.MergedInto == "" {
+			return c, err
+		}
+		contactID = c.MergedInto
+	}
+	return nil, errors.New("crm: contacts are merged in a circle")
 }
 
 // FindLead finds a lead by phone, else by e-mail; store.ErrNotFound.
@@ -249,53 +316,47 @@ func LeadQuery(f LeadFilter, country string) (store.Query, error) {
 	return q, nil
 }
 
-// Reidentify gives the writes that move a contact from a person's old ids to the new ones. A contact that holds a new id
-// already is another spelling of the same person: the id goes over. No writes: nobody has the old ids, or all is done.
-func (b *Book) Reidentify(ctx context.Context, tn *tenant.Tenant, old, now Who) ([]store.Write, error) {
-	var c *Contact
+// Reidentify moves a contact from a person's old ids to the new ones, and gives it with the writes that do so. A contact
+// that holds a new id already is the same person under another spelling: it is merged, unless it has a user id of its
+// own. nil: nobody has the old ids.
+func (b *Book) Reidentify(ctx context.Context, tn *tenant.Tenant, old, now Who) (c *Contact, writes []store.Write, err error) {
 	for _, identity := range old.identities() {
-		found, err := Contacts.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("identity", store.Eq, identity)}})
-		if err == nil {
-			c = found
+		if c, err = b.holder(ctx, tn, identity); err != nil || c != nil {
 			break
 		}
-		if !errors.Is(err, store.ErrNotFound) {
-			return nil, err
-		}
 	}
-	if c == nil {
-		return nil, nil
+	if c == nil || err != nil {
+		return nil, nil, err
 	}
-	var writes []store.Write
-	changed := false
+	at, changed, taken := b.Now().UTC(), false, map[string]bool{c.ID: true}
 	for _, identity := range now.identities() {
-		if slices.Contains(c.Identities, identity) {
+		if c.Has(identity) {
 			continue
 		}
-		other, err := Contacts.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("identity", store.Eq, identity)}})
-		switch {
-		case err == nil:
-			other.Drop(identity)
-			writes = append(writes, Contacts.Update(other))
-		case !errors.Is(err, store.ErrNotFound):
-			return nil, err
+		other, err := b.holder(ctx, tn, identity)
+		if err != nil {
+			return nil, nil, err
+		}
+		if other != nil && !taken[other.ID] {
+			taken[other.ID] = true
+			writes = append(writes, c.take(other, at, now.identities()...)...)
 		}
 		c.add(identity)
 		changed = true
 	}
 	if now.Phone != "" && now.Phone != old.Phone && old.Phone != "" {
-		c.Drop(Tel(old.Phone))
+		c.lose(Tel(old.Phone))
 		c.Phone, c.WaID, changed = now.Phone, now.WaID, true
 	}
 	if now.UserID != "" && now.UserID != old.UserID {
 		if old.UserID != "" {
-			c.Drop(BSUID(old.UserID))
+			c.lose(BSUID(old.UserID))
 		}
 		c.UserID, changed = now.UserID, true
 	}
 	if !changed {
-		return nil, nil
+		return c, nil, nil
 	}
-	c.UpdatedAt = b.Now().UTC()
-	return append(writes, Contacts.Update(c)), nil
+	c.UpdatedAt = at
+	return c, append(writes, Contacts.Update(c)), nil
 }

@@ -20,7 +20,9 @@ type Contact struct {
 	Identities []string   `json:"identities"` // "tel:+…", "bsuid:…", "mail:…"; none belongs to two contacts
 	LeadID     string     `json:"leadId,omitempty"`
 	OptedOutAt *time.Time `json:"optedOutAt,omitempty"`
-	OptOutBy   string     `json:"optOutBy,omitempty"` // keyword, button, preference, provider
+	OptOutBy   string     `json:"optOutBy,omitempty"`   // keyword, button, preference, provider
+	WordAt     *time.Time `json:"wordAt,omitempty"`     // when the person last asked for messages, or for none
+	MergedInto string     `json:"mergedInto,omitempty"` // the contact that this one turned out to be
 	CreatedAt  time.Time  `json:"createdAt"`
 	UpdatedAt  time.Time  `json:"updatedAt"`
 }
@@ -51,16 +53,72 @@ func BSUID(userID string) string { return "bsuid:" + userID }
 // Mail is the identity of an e-mail address (in the form of Email).
 func Mail(addr string) string { return "mail:" + addr }
 
+// Has tells whether an identity is the contact's.
+func (c *Contact) Has(identity string) bool { return slices.Contains(c.Identities, identity) }
+
 // add gives a contact an identity; false if it had it.
 func (c *Contact) add(identity string) bool {
-	if slices.Contains(c.Identities, identity) {
+	if c.Has(identity) {
 		return false
 	}
 	c.Identities = append(c.Identities, identity)
 	return true
 }
 
-// Drop takes an identity away.
-func (c *Contact) Drop(identity string) {
+// lose takes an identity away, and with it what it stands for.
+func (c *Contact) lose(identity string) {
 	c.Identities = slices.DeleteFunc(c.Identities, func(s string) bool { return s == identity })
+	switch identity {
+	case Tel(c.Phone):
+		c.Phone, c.WaID = "", ""
+	case BSUID(c.UserID):
+		c.UserID = ""
+	case Mail(c.Email):
+		c.Email = ""
+	}
+}
+
+// absorb makes c the person that other is too: what other had and c has not goes over, with other's identities.
+func (c *Contact) absorb(other *Contact) {
+	fill := func(to *string, v string) {
+		if *to == "" {
+			*to = v
+		}
+	}
+	fill(&c.LeadID, other.LeadID)
+	fill(&c.Name, other.Name)
+	fill(&c.Email, other.Email)
+	fill(&c.Username, other.Username)
+	c.heed(other)
+}
+
+// heed takes over the last word of another contact on messages, if c has said nothing since.
+func (c *Contact) heed(other *Contact) {
+	if other.WordAt != nil && (c.WordAt == nil || other.WordAt.After(*c.WordAt)) {
+		c.OptedOutAt, c.OptOutBy, c.WordAt = other.OptedOutAt, other.OptOutBy, other.WordAt
+	}
+}
+
+// OptOut records that the person asked for no more messages; by is keyword, button, preference or provider. A word older
+// than the last one changes nothing: then false.
+func (c *Contact) OptOut(by string, at time.Time) bool {
+	at = at.UTC()
+	if c.WordAt != nil && (at.Before(*c.WordAt) || (at.Equal(*c.WordAt) && c.OptedOutAt != nil)) {
+		return false
+	}
+	c.WordAt = &at
+	if c.OptedOutAt == nil {
+		c.OptedOutAt, c.OptOutBy = &at, by
+	}
+	return true
+}
+
+// OptIn records that the person wants messages again. Of two words of one second, the one against messages counts.
+func (c *Contact) OptIn(at time.Time) bool {
+	at = at.UTC()
+	if c.WordAt != nil && !at.After(*c.WordAt) {
+		return false
+	}
+	c.WordAt, c.OptedOutAt, c.OptOutBy = &at, nil, ""
+	return true
 }

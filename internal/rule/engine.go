@@ -268,12 +268,6 @@ func (e *Engine) leadOf(ctx context.Context, tn *tenant.Tenant, ev *Event) (*crm
 
 // contactOf finds or makes the lead's contact and adds its writes.
 func (e *Engine) contactOf(ctx context.Context, tn *tenant.Tenant, ev *Event, lead *crm.Lead, eff *effect) (*crm.Contact, error) {
-	if lead.ContactID != "" {
-		c, err := crm.Contacts.Get(ctx, tn.DB, lead.ContactID)
-		if err == nil || !errors.Is(err, store.ErrNotFound) {
-			return c, err
-		}
-	}
 	who := crm.Who{Phone: lead.Phone, Email: lead.Email, Name: lead.Name}
 	if who.Phone == "" {
 		who.Phone = ev.Phone
@@ -281,16 +275,14 @@ func (e *Engine) contactOf(ctx context.Context, tn *tenant.Tenant, ev *Event, le
 	if who.Email == "" {
 		who.Email = ev.Email
 	}
-	c, moved, changed, err := e.Book.Contact(ctx, tn, who, ev.ID)
+	c, moves, changed, err := e.Book.ContactOf(ctx, tn, lead.ContactID, who, ev.ID)
 	if err != nil {
 		return nil, err
 	}
 	if c.LeadID == "" {
 		c.LeadID, changed = lead.ID, true
 	}
-	if moved != nil {
-		eff.writes = append(eff.writes, crm.Contacts.Update(moved))
-	}
+	eff.writes = append(eff.writes, moves...)
 	if changed {
 		eff.writes = append(eff.writes, crm.Contacts.Update(c))
 	}

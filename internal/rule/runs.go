@@ -89,7 +89,7 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 		if m.Status == chat.Unconfirmed {
 			s.State = StepUnconfirmed
 		}
-		contact, err := crm.Contacts.Get(ctx, tn.DB, m.ContactID)
+		contact, err := e.Book.Person(ctx, tn, m.ContactID)
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +154,7 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([
 	if err != nil {
 		return nil, err
 	}
-	contact, err := crm.Contacts.Get(ctx, tn.DB, lead.ContactID)
+	contact, err := e.Book.Person(ctx, tn, lead.ContactID)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func (e *Engine) subject(ctx context.Context, tn *tenant.Tenant, t Trial) (*crm.
 	if err != nil {
 		return nil, nil, err
 	}
-	contact, err := crm.Contacts.Get(ctx, tn.DB, lead.ContactID)
+	contact, err := e.Book.Person(ctx, tn, lead.ContactID)
 	if errors.Is(err, store.ErrNotFound) {
 		contact, err = &crm.Contact{ID: lead.ContactID, Name: lead.Name, Phone: lead.Phone, Email: lead.Email}, nil
 	}

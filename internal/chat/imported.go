@@ -1,0 +1,115 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+	"github.com/ecodrix/ecod/internal/whatsapp"
+)
+
+// echo stores a message that the business wrote in its phone app: outgoing, and nothing of ours to follow.
+func (d *Desk) echo(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+	return d.imported(ctx, tn, dl, it, who(it.Message.To, it.Message.ToUserID, it.Contact), Out, Sent)
+}
+
+// history imports what was written before the account joined: silently, opening no window and beginning nothing.
+func (d *Desk) history(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+	for _, t := range it.History.Threads {
+		for _, h := range t.Messages {
+			if h.Message == nil {
+				continue
+			}
+			direction, status := In, Received
+			if h.Message.From != t.ID {
+				direction, status = Out, historyStatus(h.Message.HistoryStatus)
+			}
+			one := it
+			one.Message = h.Message
+			err := retry(ctx, func() error {
+				return d.message(ctx, tn, dl, one, func(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+					return d.imported(ctx, tn, dl, it, who(t.ID, "", nil), direction, status)
+				})
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return d.note(ctx, tn, dl, it)
+}
+
+func historyStatus(s string) string {
+	switch s = strings.ToLower(s); s {
+	case "delivered", "read", "played":
+		return s
+	case "error":
+		return FailedSend
+	}
+	return Sent
+}
+
+func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, person crm.Who, direction, status string) error {
+	m := it.Message
+	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
+	msg, err := Messages.Get(ctx, tn.DB, msgID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	var c *crm.Contact
+	var writes []store.Write
+	known, echo := msg != nil, it.Kind == whatsapp.KindEcho
+	switch {
+	case known:
+		if c, err = d.Book.Person(ctx, tn, msg.ContactID); errors.Is(err, store.ErrNotFound) {
+			return nil // the contact was deleted since
+		}
+	case person.Phone == "" && person.UserID == "":
+		return d.note(ctx, tn, dl, it)
+	default:
+		var changed bool
+		if c, writes, changed, err = d.Book.Contact(ctx, tn, person, msgID); changed {
+			writes = append(writes, crm.Contacts.Update(c))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !known {
+		at := placeInTime(m.Timestamp, dl.ReceivedAt)
+		msg = &Message{
+			ID: msgID, WAMID: m.ID, ConversationID: conversationID(tn.Code, it.PhoneNumberID, c.ID), ContactID: c.ID, PhoneNumberID: it.PhoneNumberID,
+			Direction: direction, Imported: true, Status: status, StatusAt: map[string]time.Time{status: at}, CreatedAt: at, Effect: effectOf(m),
+		}
+		msg.fill(m)
+	}
+	waiting, err := d.takeWaiting(ctx, tn, msg)
+	if err != nil {
+		return err
+	}
+	if !known && echo {
+		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
+	}
+	if !known || len(waiting) > 0 {
+		writes = append(append(writes, Messages.Update(msg)), waiting...)
+	}
+	cv, err := d.conversation(ctx, tn, msg)
+	if err != nil {
+		return err
+	}
+	if cv.follow(c, msg.CreatedAt, false) {
+		if echo {
+			writes = append(writes, news.Write(dl.ReceivedAt, news.ConversationUpdated, msg.ID, "conversation", cv.View()))
+		}
+		writes = append(writes, Conversations.Update(cv))
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	return tn.DB.Commit(ctx, writes...)
+}
