@@ -136,7 +136,7 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("get/goroutines=8", func(b *testing.B) { parallel(b, 8, get) })
 	b.Run("find by a unique value", func(b *testing.B) {
 		parallel(b, 1, func(i int64) {
-			q := store.Query{Kind: "messages", Limit: 1, Where: []store.Term{store.Where("wamid", store.Eq, message(i*7919 % n).Fields["wamid"])}}
+			q := store.Query{Kind: "messages", Limit: 1, Where: []store.Term{store.Where("wamid", store.Eq, message(i * 7919 % n).Fields["wamid"])}}
 			if rs, err := db.Find(context.Background(), q); err != nil || len(rs) != 1 {
 				b.Error(len(rs), err)
 			}

@@ -58,10 +58,7 @@ func openFile(ctx context.Context, path string, cacheKB int) (*file, error) {
 		return nil, unavailable(err)
 	}
 	// SQLite syncs the file; its name in the folder is for us to sync.
-	if err := c.script("PRAGMA journal_mode = WAL"); err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
+	if err := syncDir(filepath.Dir(path)); err != nil {
 		_ = c.close()
 		return nil, unavailable(err)
 	}
@@ -83,8 +80,9 @@ func (f *file) connect(ctx context.Context, writes bool) (*conn, error) {
 	pragmas := fmt.Sprintf("PRAGMA busy_timeout = %d; PRAGMA cache_size = -%d; PRAGMA temp_store = MEMORY",
 		busyTimeout.Milliseconds(), f.cacheKB)
 	if writes {
-		// FULL: in WAL mode, COMMIT returns after the log was synced. The limit shrinks a log that a burst left long.
-		pragmas += "; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA journal_size_limit = 4194304"
+		// WAL is the file's own setting, but a file that was restored from a backup may have lost it. FULL: COMMIT
+		// returns after the log was synced. The limit shrinks a log that a burst left long.
+		pragmas += "; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA journal_size_limit = 4194304"
 		pragmas += "; " + f.tuning
 	} else {
 		pragmas += "; PRAGMA query_only = ON"

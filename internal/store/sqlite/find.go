@@ -34,12 +34,14 @@ func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
 	case q.Limit == 0:
 		q.Limit = defaultLimit
 	}
-	if _, err := s.parts(q); err != nil || s.none {
+	if _, err := s.parts(q); err != nil {
 		return nil, err
 	}
 	var out []store.Record
 	fn := func(c *conn) error {
-		out = nil
+		if s.none {
+			return nil
+		}
 		if err := s.drive(ctx, c, q.Order); err != nil {
 			return err
 		}
@@ -77,10 +79,13 @@ func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
 // Count is store.DB's.
 func (db *DB) Count(ctx context.Context, q store.Query) (n int64, err error) {
 	s, err := db.search(q)
-	if err != nil || s.none {
+	if err != nil {
 		return 0, err
 	}
 	err = db.f.snapshot(ctx, func(c *conn) error {
+		if s.none {
+			return nil
+		}
 		if err := s.drive(ctx, c, ""); err != nil {
 			return err
 		}

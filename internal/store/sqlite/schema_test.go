@@ -266,6 +266,26 @@ func TestReopen(t *testing.T) {
 	db.Close()
 }
 
+// TestRestored: a file that came back from a backup without its log mode gets it again.
+func TestRestored(t *testing.T) {
+	db := openFresh(t, planned).(*DB)
+	path := filepath.Join(t.TempDir(), "restored.db")
+	if err := hand(t, db.f.path)("VACUUM INTO '" + path + "'"); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := Open(context.Background(), path, planned)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer restored.Close()
+	if got := found(t, restored, "news"); got != "" {
+		t.Errorf("found %q", got)
+	}
+	if got := pragma(t, restored.f, "journal_mode"); got != "wal" {
+		t.Errorf("journal mode %s", got)
+	}
+}
+
 func TestNumbersOutliveTheirRecords(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "a.db")

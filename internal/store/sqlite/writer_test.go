@@ -57,6 +57,19 @@ func insert(n int) func(tx *wtx) error {
 	}
 }
 
+// waitFor waits until a condition on the file holds.
+func waitFor(f *file, is func() bool) {
+	for {
+		f.mu.Lock()
+		ok := is()
+		f.mu.Unlock()
+		if ok {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
 // together holds the writer until all fns are queued, so that they share one transaction.
 func together(t testing.TB, f *file, fns ...func(tx *wtx) error) []error {
 	t.Helper()
@@ -74,12 +87,7 @@ func together(t testing.TB, f *file, fns ...func(tx *wtx) error) []error {
 			}()
 			errs[i] = f.write(context.Background(), fn)
 		})
-		for queued := 0; queued < i+1; { // each is queued before the next is made: the order is theirs
-			runtime.Gosched()
-			f.mu.Lock()
-			queued = len(f.queue)
-			f.mu.Unlock()
-		}
+		waitFor(f, func() bool { return len(f.queue) > i }) // before the next is made: the order is theirs
 	}
 	close(hold)
 	wg.Wait()
@@ -127,6 +135,48 @@ func TestWriteUndoesOnlyTheOneThatFails(t *testing.T) {
 	}
 }
 
+// TestWriteBreaks: what SQLite cannot do ends the whole transaction, and nothing of it is there.
+func TestWriteBreaks(t *testing.T) {
+	f := testFile(t)
+	if err := f.write(context.Background(), insert(1)); err != nil {
+		t.Fatal(err)
+	}
+	pages := func(n int) {
+		if err := f.write(context.Background(), func(tx *wtx) error { return tx.script(fmt.Sprintf("PRAGMA max_page_count = %d", n)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages(10)
+	var hooks atomic.Int64
+	fns := []func(tx *wtx) error{
+		func(tx *wtx) error { tx.onCommit(func() { hooks.Add(1) }); return insert(2)(tx) },
+		func(tx *wtx) error { return store.ErrConflict },
+		func(tx *wtx) error { // too much, and it looks away
+			_, _ = tx.exec("INSERT INTO t VALUES (3, ?)", strings.Repeat("x", 100_000))
+			return nil
+		},
+		insert(4),
+	}
+	errs := together(t, f, fns...)
+	for i, want := range []error{store.ErrUnavailable, store.ErrConflict, store.ErrUnavailable, store.ErrUnavailable} {
+		if !errors.Is(errs[i], want) {
+			t.Errorf("%d: %v, want %v", i, errs[i], want)
+		}
+	}
+	if got := numbers(t, f); got != "1" || hooks.Load() != 0 {
+		t.Errorf("stored %s, %d hooks", got, hooks.Load())
+	}
+	pages(1000)
+	for i, err := range together(t, f, fns...) {
+		if (err != nil) != (i == 1) {
+			t.Errorf("with space again: %d: %v", i, err)
+		}
+	}
+	if got := numbers(t, f); got != "1 2 3 4" || hooks.Load() != 1 {
+		t.Errorf("stored %s, %d hooks", got, hooks.Load())
+	}
+}
+
 func TestWriteOne(t *testing.T) {
 	f := testFile(t)
 	if err := f.writeOne(context.Background(), insert(1)); err != nil {
@@ -159,15 +209,16 @@ func TestWriteWithdrawn(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	second := make(chan error)
 	go func() { second <- f.write(ctx, insert(2)) }()
+	waitFor(f, func() bool { return len(f.queue) == 1 })
 	cancel()
 	if err := <-second; !errors.Is(err, context.Canceled) {
 		t.Errorf("withdrawn: %v", err)
 	}
 	close(hold)
-	if err := <-first; err != nil {
+	if err := errors.Join(<-first, f.write(context.Background(), insert(3))); err != nil {
 		t.Error(err)
 	}
-	if got := numbers(t, f); got != "1" {
+	if got := numbers(t, f); got != "1 3" {
 		t.Errorf("stored %s", got)
 	}
 }
@@ -182,12 +233,7 @@ func TestCloseWaits(t *testing.T) {
 	<-held
 	closed := make(chan error, 1)
 	go func() { closed <- f.close() }()
-	for shut := false; !shut; {
-		runtime.Gosched()
-		f.mu.Lock()
-		shut = f.closed
-		f.mu.Unlock()
-	}
+	waitFor(f, func() bool { return f.closed })
 	if err := f.write(context.Background(), insert(2)); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("write after close: %v", err)
 	}

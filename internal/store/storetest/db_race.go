@@ -162,7 +162,15 @@ func (w *dbTest) wholeRecords() {
 func (w *dbTest) between() {
 	set := func(n int) []store.Write {
 		d := fmt.Sprint(n)
-		return []store.Write{doc(store.Put, "a", 0, d), doc(store.Put, "b", 0, d), doc(store.Put, "c", 0, d)}
+		writes := []store.Write{doc(store.Put, "a", 0, d), doc(store.Put, "b", 0, d), doc(store.Put, "c", 0, d)}
+		for i := range 5 { // some have a name and some have none, in turn
+			f := fields{}
+			if (n+i)%2 == 0 {
+				f["name"] = "x"
+			}
+			writes = append(writes, thing(store.Put, fmt.Sprint(i), f))
+		}
+		return writes
 	}
 	w.commit(set(0)...)
 	done := make(chan struct{})
@@ -188,6 +196,13 @@ func (w *dbTest) between() {
 		for _, rs := range [][]store.Record{got, w.find(store.Query{Kind: "plain"})} {
 			if len(rs) != 3 || rs[0].Version != rs[1].Version || rs[1].Version != rs[2].Version {
 				w.Fatalf("a part of a commit was seen: %+v", rs)
+			}
+		}
+		// A page over those without and those with a name.
+		for _, q := range []store.Query{{Order: "name", After: &store.Cursor{}}, {Order: "name", Desc: true, After: &store.Cursor{Value: "y"}}} {
+			q.Kind = "things"
+			if rs := w.find(q); len(rs) != 5 {
+				w.Fatalf("a page of two moments: %q", recordIDs(rs))
 			}
 		}
 	}

@@ -80,11 +80,12 @@ func (w *dbTest) sequence() {
 
 // gapless: after many commits at once, some refused, the numbers are 1 to the number of records.
 func (w *dbTest) gapless() {
+	w.commit(news(store.Insert, "first", fields{"key": "taken"}))
 	each(8, func(g int) {
-		for i := range 12 {
+		for i := range 15 {
 			id := fmt.Sprintf("%d-%d", g, i)
 			var err error
-			switch i % 4 {
+			switch i % 5 {
 			case 0:
 				err = w.Commit(w.ctx, news(store.Insert, id, nil))
 			case 1:
@@ -95,6 +96,10 @@ func (w *dbTest) gapless() {
 				}
 			case 3:
 				if err = w.Commit(w.ctx, store.Write{Action: store.Check, Kind: "plain", ID: "absent", IfVersion: 1}, news(store.Insert, id, nil)); errors.Is(err, store.ErrConflict) {
+					err = nil
+				}
+			case 4:
+				if err = w.Commit(w.ctx, news(store.Insert, id, fields{"key": "taken"})); errors.Is(err, store.ErrDuplicate) {
 					err = nil
 				}
 			}
@@ -110,7 +115,7 @@ func (w *dbTest) gapless() {
 		}
 	}
 	slices.Sort(numbers)
-	if len(numbers) != 8*3*3+3 {
+	if len(numbers) != 1+8*3*3+3 {
 		w.Errorf("%d records", len(numbers))
 	}
 	for i, n := range numbers {
