@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -96,7 +97,7 @@ func TestEventsAtOnceAreOne(t *testing.T) {
 			r := w.asA("POST", events, `{"trigger":"custom.x","phone":"+918143963821","eventId":"same","createLeadIfMissing":true}`)
 			mu.Lock()
 			defer mu.Unlock()
-			if r.StatusCode != 202 {
+			if r.StatusCode != http.StatusAccepted {
 				t.Errorf("%d %s", r.StatusCode, r.body)
 				return
 			}
@@ -126,7 +127,7 @@ func TestEventsWhileTheDatabaseIsAway(t *testing.T) {
 	if got["deferred"] != true || got["leadId"] != nil || text(got["runs"]) != "[]" || text(got["skipped"]) != "[]" || got["eventId"] != "later" {
 		t.Fatal(text(got))
 	}
-	if r := w.asA("GET", "/api/crm/leads", ""); r.StatusCode != 503 || r.Header.Get("Retry-After") == "" {
+	if r := w.asA("GET", "/api/crm/leads", ""); r.StatusCode != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
 	w.problem(w.asA("POST", events, strings.Replace(body, "+91", "+49", 1)), 409, "event.mismatch")
@@ -180,7 +181,7 @@ func TestEventsRefuseBadInput(t *testing.T) {
 	// what just fits: also where it is written with escapes that take more room at rest
 	for i, v := range []string{strings.Repeat("x", 32<<10-8), strings.Repeat("é", 16<<10-8), strings.Repeat("&", 32<<10-8)} {
 		r := w.asA("POST", events, fmt.Sprintf(`{"trigger":"custom.x","phone":"+918143963821","eventId":"big-%d","variables":{"a":%q}}`, i, v))
-		if r.StatusCode != 202 && (i < 2 || r.StatusCode != 422) {
+		if r.StatusCode != http.StatusAccepted && (i < 2 || r.StatusCode != http.StatusUnprocessableEntity) {
 			t.Errorf("%d: %d %s", i, r.StatusCode, r.body)
 		}
 	}
@@ -241,7 +242,7 @@ func TestRules(t *testing.T) {
 	if items(page)[0]["name"] != "Loop" || items(rest)[0]["name"] != "fifth" || rest["nextCursor"] != nil {
 		t.Fatal(text(page), text(rest))
 	}
-	if r := w.asA("DELETE", path, ""); r.StatusCode != 204 {
+	if r := w.asA("DELETE", path, ""); r.StatusCode != http.StatusNoContent {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
 	w.problem(w.asA("DELETE", path, ""), 404, "rule.not_found")

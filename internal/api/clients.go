@@ -100,8 +100,8 @@ func RegisterClients(a *API, tenants *tenant.Registry, queue store.Queue) {
 			"A number that belongs to another client: 409 whatsapp.number_taken."}, c.setWhatsApp)
 	Admin(a, Op{Route: "GET /api/clients/{code}/secrets", ID: "listClientSecrets", Tag: tag, Summary: "List which secrets a client has",
 		Description: "Names only, never a value."}, c.secrets)
-	a.orNull("ClientView", "whatsapp")
-	a.orNull("CreatedClient", "whatsapp")
+	a.nullable("ClientView", "whatsapp")
+	a.nullable("CreatedClient", "whatsapp")
 }
 
 type newClientInput struct {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 
@@ -34,7 +35,8 @@ type AdminDeliveryView struct {
 // deliveryView shows a delivery to a client. What went wrong is told only where nobody else's items are in it.
 func deliveryView(code string) func(store.Delivery) DeliveryView {
 	return func(d store.Delivery) DeliveryView {
-		if d.Client != code && !(len(d.Clients) == 1 && d.Clients[0] == code) {
+		alone := d.Client == code || (len(d.Clients) == 1 && d.Clients[0] == code)
+		if !alone {
 			d.Error = ""
 		}
 		return plainDelivery(d)
@@ -55,13 +57,15 @@ func RegisterDeliveries(a *API, inbox store.Inbox) {
 	const replayText = "They are sorted again; what is stored already stays as it is. Name ids (at most 200), or a state: then at most 10,000 a call, " +
 		"and more says that there are others."
 	ClientCall(a, Op{Route: "GET /api/whatsapp/deliveries", ID: "listDeliveries", Tag: "WhatsApp", Summary: "List the webhook deliveries that held something of the client's"}, s.list)
-	ClientCall(a, Op{Route: "POST /api/whatsapp/deliveries/replay", ID: "replayDeliveries", Tag: "WhatsApp", Summary: "Sort deliveries again", Description: replayText},
+	ClientCall(a, Op{Route: "POST /api/whatsapp/deliveries/replay", ID: "replayDeliveries", Tag: "WhatsApp", Summary: "Sort deliveries again", Description: replayText,
+		Doc: a.alsoAnswers(http.StatusNotFound)},
 		func(ctx context.Context, c Caller, in *replayInput) (*Answer[Bulk], error) {
 			return s.replay(ctx, c.Client, in)
 		})
 	Admin(a, Op{Route: "GET /api/admin/deliveries", ID: "adminListDeliveries", Tag: "Operation", Summary: "List webhook deliveries",
 		Description: "Without state, those that need somebody: unresolved and failed ones."}, s.adminList)
-	Admin(a, Op{Route: "POST /api/admin/deliveries/replay", ID: "adminReplayDeliveries", Tag: "Operation", Summary: "Sort any deliveries again", Description: replayText},
+	Admin(a, Op{Route: "POST /api/admin/deliveries/replay", ID: "adminReplayDeliveries", Tag: "Operation", Summary: "Sort any deliveries again", Description: replayText,
+		Doc: a.alsoAnswers(http.StatusNotFound)},
 		func(ctx context.Context, in *replayInput) (*Answer[Bulk], error) { return s.replay(ctx, "", in) })
 }
 

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/store"
@@ -109,18 +107,8 @@ func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/retry", ID: "adminRetryJob", Tag: admin, Summary: "Try any job again", Description: retryText}, s.adminRetry)
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/cancel", ID: "adminCancelJob", Tag: admin, Summary: "Cancel any job", Description: cancelText}, s.adminCancel)
 	Admin(a, Op{Route: "POST /api/admin/jobs/retry", ID: "adminRetryJobs", Tag: admin, Summary: "Try all jobs of a filter again", Description: bulkText}, s.adminRetryAll)
-	a.orNull("JobView", "error")
-	a.orNull("AdminJobView", "error")
-}
-
-// orNull documents that members of a schema which are objects may be null: huma knows that of scalars only.
-func (a *API) orNull(schema string, members ...string) {
-	for _, m := range members {
-		s := a.huma.OpenAPI().Components.Schemas.Map()[schema]
-		if ref := s.Properties[m]; ref != nil && ref.Ref != "" {
-			s.Properties[m] = &huma.Schema{Description: ref.Description, OneOf: []*huma.Schema{{Ref: ref.Ref}, {Type: "null"}}}
-		}
-	}
+	a.nullable("JobView", "error")
+	a.nullable("AdminJobView", "error")
 }
 
 // JobFilterQuery is the part of a list's input that chooses jobs; embed it.

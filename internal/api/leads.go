@@ -93,7 +93,7 @@ func listLeads(ctx context.Context, tn *tenant.Tenant, in *leadsInput) (*Answer[
 		return nil, inQuery(err)
 	}
 	name := "leads:" + or(in.Sort, "-createdAt")
-	if q.After, err = in.After(name); err != nil {
+	if q.After, err = in.afterIn(name, crm.Leads.Schema, q.Order); err != nil {
 		return nil, err
 	}
 	q.Limit = in.Limit + 1

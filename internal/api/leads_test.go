@@ -91,7 +91,7 @@ func TestLeadsArePaged(t *testing.T) {
 			var keys []string
 			seen := map[string]bool{}
 			cursor := ""
-			for pages := 0; pages < 20; pages++ {
+			for range 20 {
 				m := w.ok(w.asA("GET", fmt.Sprintf("/api/crm/leads?sort=%s&limit=%d&cursor=%s", sort, limit, cursor), ""), 200)
 				for _, l := range items(m) {
 					keys = append(keys, of(l))

@@ -46,7 +46,7 @@ func RegisterRules(a *API, engine *rule.Engine) {
 		})
 	Client(a, Op{Route: "POST /api/crm/automations/rules/{id}/simulate", ID: "simulateRule", Tag: tag, Summary: "See what a rule's draft would do",
 		Role: RoleViewer, OwnIdempotency: true, Description: "Decides as an event would, and writes nothing."}, s.simulate)
-	a.orNull("Simulation", "held")
+	a.nullable("Simulation", "held")
 }
 
 // taggedRule is a rule with its version as an entity tag, for If-Match.
@@ -105,7 +105,7 @@ func (s rules) create(ctx context.Context, tn *tenant.Tenant, in *ruleInput) (*t
 }
 
 func (s rules) list(ctx context.Context, tn *tenant.Tenant, in *struct{ Page }) (*Answer[List[rule.RuleView]], error) {
-	at, err := in.After("rules")
+	at, err := in.afterIn("rules", rule.Rules.Schema, "createdAt")
 	if err != nil {
 		return nil, err
 	}

@@ -23,8 +23,8 @@ func RegisterRuns(a *API, engine *rule.Engine, runner *job.Runner) {
 	Client(a, Op{Route: "GET /api/crm/automations/runs/{id}", ID: "getRun", Tag: tag, Summary: "Read a run with its steps"}, s.get)
 	Client(a, Op{Route: "PATCH /api/crm/automations/runs/{id}", ID: "resumeRun", Tag: tag, Summary: "Give a held run the variables it lacks",
 		Description: "The run goes on with them. A run that is not held: 409 run.not_held."}, s.supply)
-	a.orNull("RunView", "held", "error")
-	a.orNull("StepView", "error")
+	a.nullable("RunView", "held", "error")
+	a.nullable("StepView", "error")
 }
 
 type runsInput struct {
@@ -35,7 +35,7 @@ type runsInput struct {
 }
 
 func (s runs) list(ctx context.Context, tn *tenant.Tenant, in *runsInput) (*Answer[List[rule.RunView]], error) {
-	at, err := in.After("runs")
+	at, err := in.afterIn("runs", rule.Runs.Schema, "startedAt")
 	if err != nil {
 		return nil, err
 	}

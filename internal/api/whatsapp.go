@@ -23,11 +23,11 @@ func RegisterConversations(a *API) {
 			return OK(c.View())
 		})
 	Client(a, Op{Route: "GET /api/whatsapp/conversations/{id}/messages", ID: "listMessages", Tag: tag, Summary: "List a conversation's messages, newest first"}, listMessages)
-	a.orNull("MessageView", "media", "error")
+	a.nullable("MessageView", "media", "error")
 }
 
 func listConversations(ctx context.Context, tn *tenant.Tenant, in *struct{ Page }) (*Answer[List[chat.ConversationView]], error) {
-	at, err := in.After("conversations")
+	at, err := in.afterIn("conversations", chat.Conversations.Schema, "lastMessageAt")
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ type messagesInput struct {
 }
 
 func listMessages(ctx context.Context, tn *tenant.Tenant, in *messagesInput) (*Answer[List[chat.MessageView]], error) {
-	at, err := in.After("messages:" + in.ID)
+	at, err := in.afterIn("messages:"+in.ID, chat.Messages.Schema, "at")
 	if err != nil {
 		return nil, err
 	}
