@@ -29,8 +29,9 @@ func plan(t *testing.T, db *DB, q store.Query) string {
 		t.Fatal(err)
 	}
 	var out []string
+	q.Limit = 10
 	err = db.f.read(ctx, func(c *conn) error {
-		if err := s.drive(ctx, c, q.Order); err != nil {
+		if err := s.drive(ctx, c, q); err != nil {
 			return err
 		}
 		parts, err := s.parts(q)
@@ -39,7 +40,7 @@ func plan(t *testing.T, db *DB, q store.Query) string {
 		}
 		for _, p := range parts {
 			sql, args := s.sql(s.t.columns, p)
-			for r, err := range c.rows(ctx, "EXPLAIN QUERY PLAN "+sql+s.order(q), append(args, 10)...) {
+			for r, err := range c.rows(ctx, "EXPLAIN QUERY PLAN "+sql+s.order(q), append(args, q.Limit)...) {
 				if err != nil {
 					return fmt.Errorf("%s: %w", sql, err)
 				}

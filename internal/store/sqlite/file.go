@@ -53,6 +53,14 @@ func openFile(ctx context.Context, path string, cacheKB int) (*file, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, unavailable(err)
 	}
+	// SQLite gives the log and the index of a file the file's own permissions.
+	empty, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = empty.Close()
+	}
+	if err != nil {
+		return nil, unavailable(err)
+	}
 	c, err := f.connect(ctx, true)
 	if err != nil {
 		return nil, unavailable(err)

@@ -149,6 +149,16 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+// TestPermissions: what holds customers' data is for its owner alone, whatever the umask.
+func TestPermissions(t *testing.T) {
+	f := testFile(t)
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if st, err := os.Stat(f.path + suffix); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%q: %v, %v", suffix, st.Mode(), err)
+		}
+	}
+}
+
 func TestOpenFileFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
 	if err := os.WriteFile(path, []byte(strings.Repeat("no database at all ", 300)), 0o600); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/ecodrix/ecod/internal/store"
@@ -13,11 +14,7 @@ import (
 
 const (
 	defaultLimit = 100
-	// rareValue is up to how many records one value of a multi field drives a query with another order: they are
-	// read and sorted. A value of more is only looked up while the order's index is walked.
-	rareValue = 1000
-	// maxParams is how many values of one term are bound singly.
-	maxParams = 256
+	maxParams    = 256 // values of one term that are bound singly
 )
 
 // Find is store.DB's.
@@ -42,7 +39,7 @@ func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
 		if s.none {
 			return nil
 		}
-		if err := s.drive(ctx, c, q.Order); err != nil {
+		if err := s.drive(ctx, c, q); err != nil {
 			return err
 		}
 		parts, err := s.parts(q)
@@ -86,7 +83,7 @@ func (db *DB) Count(ctx context.Context, q store.Query) (n int64, err error) {
 		if s.none {
 			return nil
 		}
-		if err := s.drive(ctx, c, ""); err != nil {
+		if err := s.drive(ctx, c, store.Query{}); err != nil {
 			return err
 		}
 		sql, args := s.sql("count(*)", cond{})
@@ -149,9 +146,14 @@ func (s *search) add(term store.Term) error {
 		return fmt.Errorf("%d values for one of %s", len(term.Values), term.Field)
 	}
 	for _, v := range term.Values {
-		_, isText := v.(string)
-		_, isInt := v.(int64)
-		if !(isText && f.Type == store.Text) && !(isInt && f.Type == store.Int) {
+		fits := false
+		switch v.(type) {
+		case string:
+			fits = f.Type == store.Text
+		case int64:
+			fits = f.Type == store.Int
+		}
+		if !fits {
 			return fmt.Errorf("a value of type %T for %s", v, term.Field)
 		}
 	}
@@ -237,19 +239,24 @@ func in(column string, typ store.Type, values []any) cond {
 	return cond{column + " IN (SELECT " + value + " FROM json_each(?))", []any{text(b)}}
 }
 
-// drive chooses what the query starts from: the rarest of the values that records must have, unless even that is
-// so frequent that walking the order's index is better.
-func (s *search) drive(ctx context.Context, c *conn, order string) error {
+// drive chooses what the query starts from. A value that n of N records have costs n look-ups and a sort if the
+// query starts from it, and limit * N / n if the order's index is walked until enough have it: so the rarest of
+// the values leads unless n is beyond the root of limit * N. Without an order there is nothing else to walk.
+func (s *search) drive(ctx context.Context, c *conn, q store.Query) error {
 	if len(s.having) == 0 {
 		return nil
 	}
-	if len(s.having) == 1 && order == "" { // its table has the order already
-		s.driver = 0
+	var least int64
+	if q.Order != "" {
+		r, err := c.first(ctx, "SELECT max(rowid) FROM "+quote(s.t.Kind)) // N, or a little more
+		if err != nil {
+			return err
+		}
+		least = int64(math.Sqrt(float64(q.Limit)*float64(r.int(0)))) + 1
+	} else if s.driver = 0; len(s.having) == 1 {
 		return nil
-	}
-	least := int64(rareValue)
-	if order == "" {
-		s.driver, least = 0, rareValue+1
+	} else {
+		least = 10_000 // of two that are so frequent, either will do
 	}
 	for i, h := range s.having {
 		r, err := c.first(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+h.side+" WHERE value = ? LIMIT ?)", h.value, least)

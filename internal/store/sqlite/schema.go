@@ -63,7 +63,8 @@ func newTable(s store.Schema) (*table, error) {
 	}
 	for _, o := range s.Orders {
 		for _, name := range o {
-			if f, ok := s.Field(name); (!ok || f.Multi) && !(s.Sequenced && name == "seq") {
+			f, ok := s.Field(name)
+			if ok = ok && !f.Multi || s.Sequenced && name == "seq"; !ok {
 				return nil, fmt.Errorf("store/sqlite: %s: an order of %q, which is no single field", s.Kind, name)
 			}
 		}

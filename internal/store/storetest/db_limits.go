@@ -132,7 +132,7 @@ func (w *dbTest) cancelled() {
 	w.commit(doc(store.Insert, "a", 0, `{}`))
 	for _, end := range []error{context.Canceled, context.DeadlineExceeded} {
 		ctx, cancel := context.WithCancel(w.ctx)
-		if end == context.DeadlineExceeded {
+		if errors.Is(end, context.DeadlineExceeded) {
 			ctx, cancel = context.WithDeadline(w.ctx, time.Unix(1, 0))
 		}
 		cancel()
