@@ -173,7 +173,10 @@ func TestEventsRefuseBadInput(t *testing.T) {
 			t.Errorf("%s is not listed: %s", known, text(p))
 		}
 	}
-	w.problem(w.asA("POST", events, `{"trigger":"custom.x","phone":"+918143963821"}`, "Idempotency-Key", strings.Repeat("k", 256)), 422, "invalid", "header.Idempotency-Key")
+	for _, key := range []string{strings.Repeat("k", 256), "two words", "\xff", "é"} {
+		w.problem(w.asA("POST", events, `{"trigger":"custom.x","phone":"+918143963821"}`, "Idempotency-Key", key), 400, "idempotency.bad_key", "header.Idempotency-Key")
+		w.problem(w.asA("POST", rulesPath, confirmRule, "Idempotency-Key", key), 400, "idempotency.bad_key", "header.Idempotency-Key")
+	}
 	w.problem(w.asA("GET", events+"/none", ""), 404, "event.not_found")
 	if l := items(w.ok(w.asA("GET", "/api/jobs", ""), 200)); len(l) != 0 {
 		t.Fatalf("refused events made jobs: %v", l)

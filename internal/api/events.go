@@ -47,7 +47,7 @@ func RegisterEvents(a *API, door *rule.Door) {
 }
 
 type eventInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"Names the event where the body has no eventId."`
+	IdempotencyKey string `header:"Idempotency-Key" doc:"Names the event where the body has no eventId: 1 to 255 visible ASCII characters."`
 	Body           eventBody
 }
 
@@ -124,6 +124,9 @@ func submit(ctx context.Context, door *rule.Door, c Caller, in *eventInput) (*An
 	if event.EventID == "" {
 		event.EventID = in.IdempotencyKey
 	}
+	if len(in.IdempotencyKey) > 255 || strings.ContainsFunc(in.IdempotencyKey, func(c rune) bool { return c < '!' || c > '~' }) {
+		return nil, badIdempotencyKey()
+	}
 	var bad fields
 	if l := b.LeadData; l != nil {
 		event.Lead = rule.LeadData{Name: strings.TrimSpace(l.Name), Source: l.Source, Currency: strings.ToUpper(l.Currency), OwnerID: l.OwnerID, Value: l.Value, Tags: l.Tags, Fields: l.Fields}
@@ -141,6 +144,14 @@ func submit(ctx context.Context, door *rule.Door, c Caller, in *eventInput) (*An
 		return nil, err
 	}
 	return OK(eventAnswer(answer.EventID, answer.Duplicate, answer.Deferred, answer.Outcome))
+}
+
+// badIdempotencyKey is what other calls answer to such a key, too.
+func badIdempotencyKey() error {
+	const expected = "1 to 255 visible ASCII characters."
+	f := fault.New(fault.Malformed, "idempotency.bad_key", "Idempotency-Key must be %s", expected)
+	f.Fields = []fault.Field{{Pointer: "header.Idempotency-Key", Detail: "Expected " + expected}}
+	return f
 }
 
 // size refuses a value whose JSON is longer than most bytes.
