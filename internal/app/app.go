@@ -52,6 +52,7 @@ type App struct {
 	Tenants *tenant.Registry
 	Runner  *job.Runner
 	Queue   store.Queue
+	Inbox   store.Inbox
 	Intake  *chat.Intake
 	Engine  *rule.Engine
 	Door    *rule.Door
@@ -62,7 +63,6 @@ type App struct {
 	ln       net.Listener
 	url      string
 	services store.DB
-	inbox    *sqlite.Inbox
 	metrics  *metrics
 	closers  []closer // run last to first
 }
@@ -118,10 +118,10 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	}
 	a.onClose("services database", func(context.Context) error { return storage.Close() })
 	a.services, a.Queue = storage.Services, storage.Queue
-	if a.inbox, err = sqlite.OpenInbox(filepath.Join(cfg.DataDir, "inbox"), time.Now); err != nil {
+	if a.Inbox, err = sqlite.OpenInbox(filepath.Join(cfg.DataDir, "inbox"), time.Now); err != nil {
 		return a, fmt.Errorf("open the inbox: %w", err)
 	}
-	a.onClose("inbox", func(context.Context) error { return a.inbox.Close() })
+	a.onClose("inbox", func(context.Context) error { return a.Inbox.Close() })
 
 	a.Tenants = storage.Registry(a.Keys.Ring, log.With("part", "clients"), a.clientChanged)
 	a.onClose("client databases", a.Tenants.Close)
@@ -149,7 +149,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	)
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
-		Inbox: a.inbox, Tenants: a.Tenants, Desk: desk, Now: time.Now, Log: log.With("part", "intake"), Workers: 4,
+		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Now: time.Now, Log: log.With("part", "intake"), Workers: 4,
 		Changed: a.Hub.Poke, Observe: a.metrics.delivery,
 	})
 	a.API = api.New(api.Config{

@@ -247,6 +247,24 @@ func (w *world) ingest(body []byte, id string) step {
 	}
 }
 
+// about is something that Ana writes, or does to a message.
+func (w *world) about(id, typ string, object map[string]any) whatsapptest.Change {
+	return w.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: "3001", From: "12025550143", Name: "Ana", Type: typ, Object: object, ID: id, At: w.now})
+}
+
+// from is a text of somebody whose phone, or user id, may be hidden.
+func (w *world) from(phone, userID, id, text string) []byte {
+	m := map[string]any{"id": id, "timestamp": fmt.Sprint(w.now.Unix()), "type": "text", "text": map[string]string{"body": text}}
+	if phone != "" {
+		m["from"] = phone
+	}
+	if userID != "" {
+		m["from_user_id"] = userID
+	}
+	return whatsapptest.Batch(whatsapptest.Change{WABAID: "2001", Field: "messages", Value: map[string]any{
+		"messaging_product": "whatsapp", "metadata": map[string]string{"phone_number_id": "3001"}, "messages": []any{m}}})
+}
+
 // TestFaultCut cuts every handler's writes after each one of them, runs the handler again, and expects the state and the
 // jobs that a straight run gives.
 func TestFaultCut(t *testing.T) {
@@ -375,9 +393,92 @@ func TestFaultCut(t *testing.T) {
 			},
 			ignore: []string{"wamid", "output", "statusAt", "accepted"},
 		},
+		{
+			name: "intake of a message that was edited, revoked and liked before it came",
+			prepare: func(w *world) {
+				_, err := w.ingest(whatsapptest.Batch(
+					w.about("wamid.e", "edit", map[string]any{"original_message_id": "wamid.t", "message": map[string]any{"type": "text", "text": map[string]string{"body": "New"}}}),
+					w.about("wamid.r", "revoke", map[string]any{"original_message_id": "wamid.t"}),
+					w.about("wamid.l", "reaction", map[string]any{"message_id": "wamid.t", "emoji": "+"})), "dlv_0")(w)
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return w.ingest(whatsapptest.Batch(w.about("wamid.t", "text", map[string]any{"body": "Old"})), "dlv_1")
+			},
+			expect: func(w *world) {
+				ms, err := chat.Messages.Find(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if len(ms) != 1 || *ms[0].Text != "New" || ms[0].RevokedAt == nil || len(ms[0].Reactions) != 1 {
+					w.t.Errorf("messages %+v", ms)
+				}
+			},
+		},
+		{
+			name: "intake of a message that makes two contacts one",
+			prepare: func(w *world) {
+				w.rule(fullRule) // the lead's contact has the phone alone
+				_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(map[string]any{"name": "Dhanesh"}))
+				w.must(err)
+				_, err = w.ingest(w.from("", "IN.77", "wamid.1", "Hello"), "dlv_0")(w) // the other is a user id alone
+				w.must(err)
+			},
+			do: func(w *world) step { return w.ingest(w.from("918143963821", "IN.77", "wamid.2", "STOP"), "dlv_1") },
+			expect: func(w *world) {
+				var one *crm.Contact
+				cs, err := crm.Contacts.Find(context.Background(), w.db, store.Query{})
+				w.must(err)
+				for _, c := range cs {
+					if c.MergedInto == "" {
+						one = c
+					}
+				}
+				if len(cs) != 2 || one == nil || len(one.Identities) != 2 || one.LeadID == "" || one.OptedOutAt == nil {
+					w.t.Errorf("contacts %+v", cs)
+				}
+			},
+		},
+		{
+			name: "intake of a new number of somebody known under both",
+			prepare: func(w *world) {
+				_, err := w.ingest(w.from("12025550143", "US.1", "wamid.1", "STOP"), "dlv_0")(w)
+				w.must(err)
+				_, err = w.ingest(w.from("12025550199", "US.2", "wamid.2", "Hello again"), "dlv_1")(w)
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return w.ingest(whatsapptest.Batch(w.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: "3001", From: "12025550143", ID: "wamid.3", At: w.now,
+					Type: "system", Object: map[string]string{"type": "user_changed_number", "body": "New number", "wa_id": "12025550199", "user_id": "US.2", "previous_user_id": "US.1"}})), "dlv_2")
+			},
+		},
+		{
+			name: "intake of a word on marketing, and of a refusal",
+			do: func(w *world) step {
+				refused := w.meta.StatusFor(whatsapptest.Accepted{ID: "wamid.x", WABAID: "2001", PhoneNumberID: "3001", To: "12025550144", WAID: "12025550144"}, "failed", 131050)
+				return w.ingest(whatsapptest.Batch(w.meta.Preference("3001", "12025550143", "Ana", "stop"), refused), "dlv_1")
+			},
+			expect: func(w *world) {
+				cs, err := crm.Contacts.Find(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if len(cs) != 2 || cs[0].OptedOutAt == nil || cs[1].OptedOutAt == nil {
+					w.t.Errorf("contacts %+v", cs)
+				}
+			},
+		},
+		{
+			name: "whatsapp.send that is refused because they said stop",
+			prepare: func(w *world) {
+				event(w)
+				w.meta.Next(2, whatsapptest.GraphError(400, 131050, "stopped"))
+			},
+			do:     func(w *world) step { return run(w.desk.HandleSend, w.sendJob(1)) },
+			ignore: []string{"statusAt", "news", "token", "status", "state", "error", "optedOutAt", "optOutBy", "wordAt", "updatedAt"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			straight := newWorld(t)
+			if c.prepare == nil {
+				c.prepare = func(*world) {}
+			}
 			c.prepare(straight)
 			do := c.do(straight)
 			straight.cutter = storetest.Cut(straight.db, 1<<30)

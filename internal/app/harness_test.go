@@ -56,10 +56,13 @@ func config(dir, metaURL string) app.Config {
 }
 
 // start runs an engine on a data folder until the test ends, or stop is called.
-func start(t *testing.T, dir string, meta *whatsapptest.Server) *engine {
+func start(t *testing.T, dir string, meta *whatsapptest.Server, tweak ...func(*app.Config)) *engine {
 	t.Helper()
 	e := &engine{t: t, meta: meta, log: &logBuffer{}}
 	cfg := config(dir, meta.URL)
+	for _, f := range tweak {
+		f(&cfg)
+	}
 	if err := cfg.Resolve(func(string) string { return "" }); err != nil {
 		t.Fatal(err)
 	}

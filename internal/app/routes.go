@@ -1,10 +1,25 @@
 package app
 
 import (
+	"context"
+
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/secret"
+	"github.com/ecodrix/ecod/internal/store"
 )
+
+// replayable is the inbox for operators: what they set back is sorted at once, not at the next sweep.
+type replayable struct {
+	store.Inbox
+	intake *chat.Intake
+}
+
+// Replay implements store.Inbox.
+func (r replayable) Replay(ctx context.Context, ids ...string) ([]string, error) {
+	return r.intake.Replay(ctx, ids...)
+}
 
 // routes registers every resource.
 func (a *App) routes(book *crm.Book) {
@@ -17,6 +32,6 @@ func (a *App) routes(book *crm.Book) {
 		AppSecret: secret.Text(a.Config.MetaAppSecret), VerifyToken: secret.Text(a.Config.MetaVerifyToken),
 	}, a.Tenants, a.Intake)
 	api.RegisterConversations(a.API)
-	api.RegisterDeliveries(a.API, a.inbox)
+	api.RegisterDeliveries(a.API, replayable{a.Inbox, a.Intake})
 	api.RegisterJobs(a.API, a.Queue, a.Runner)
 }

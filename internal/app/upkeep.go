@@ -52,7 +52,7 @@ func (a *App) pruneServices(ctx context.Context, hourly bool) {
 	if !hourly {
 		return
 	}
-	if err := a.inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {
+	if err := a.Inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {
 		a.log.Error("old webhooks cannot be deleted", "error", err)
 	}
 }

@@ -107,6 +107,16 @@ func (d *Desk) takeWaiting(ctx context.Context, tn *tenant.Tenant, m *Message) (
 	return writes, nil
 }
 
+// tidy does to a stored message what had waited for it, if a crash came before that was cleared away. The caller has the
+// turn of its wamid.
+func (d *Desk) tidy(ctx context.Context, tn *tenant.Tenant, m *Message) error {
+	waiting, err := d.takeWaiting(ctx, tn, m)
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	return tn.DB.Commit(ctx, append([]store.Write{Messages.Update(m)}, waiting...)...)
+}
+
 // turns let what concerns one message at Meta be taken in by one at a time, within this process.
 type turns [128]sync.Mutex
 

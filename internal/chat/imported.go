@@ -56,47 +56,32 @@ func historyStatus(s string) string {
 
 func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, person crm.Who, direction, status string) error {
 	m := it.Message
+	if person.Phone == "" && person.UserID == "" {
+		return d.note(ctx, tn, dl, it)
+	}
 	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
-	msg, err := Messages.Get(ctx, tn.DB, msgID)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	switch known, err := Messages.Get(ctx, tn.DB, msgID); {
+	case err == nil:
+		return d.tidy(ctx, tn, known)
+	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	var c *crm.Contact
-	var writes []store.Write
-	known, echo := msg != nil, it.Kind == whatsapp.KindEcho
-	switch {
-	case known:
-		if c, err = d.Book.Person(ctx, tn, msg.ContactID); errors.Is(err, store.ErrNotFound) {
-			return nil // the contact was deleted since
-		}
-	case person.Phone == "" && person.UserID == "":
-		return d.note(ctx, tn, dl, it)
-	default:
-		var changed bool
-		if c, writes, changed, err = d.Book.Contact(ctx, tn, person, msgID); changed {
-			writes = append(writes, crm.Contacts.Update(c))
-		}
-	}
+	c, writes, changed, err := d.Book.Contact(ctx, tn, person, msgID)
 	if err != nil {
 		return err
 	}
-	if !known {
-		at := placeInTime(m.Timestamp, dl.ReceivedAt)
-		msg = &Message{
-			ID: msgID, WAMID: m.ID, ConversationID: conversationID(tn.Code, it.PhoneNumberID, c.ID), ContactID: c.ID, PhoneNumberID: it.PhoneNumberID,
-			Direction: direction, Imported: true, Status: status, StatusAt: map[string]time.Time{status: at}, CreatedAt: at, Effect: effectOf(m),
-		}
-		msg.fill(m)
+	if changed {
+		writes = append(writes, crm.Contacts.Update(c))
 	}
+	at, echo := placeInTime(m.Timestamp, dl.ReceivedAt), it.Kind == whatsapp.KindEcho
+	msg := &Message{
+		ID: msgID, WAMID: m.ID, ConversationID: conversationID(tn.Code, it.PhoneNumberID, c.ID), ContactID: c.ID, PhoneNumberID: it.PhoneNumberID,
+		Direction: direction, Imported: true, Status: status, StatusAt: map[string]time.Time{status: at}, CreatedAt: at, Effect: effectOf(m),
+	}
+	msg.fill(m)
 	waiting, err := d.takeWaiting(ctx, tn, msg)
 	if err != nil {
 		return err
-	}
-	if !known && echo {
-		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
-	}
-	if !known || len(waiting) > 0 {
-		writes = append(append(writes, Messages.Update(msg)), waiting...)
 	}
 	cv, err := d.conversation(ctx, tn, msg)
 	if err != nil {
@@ -108,8 +93,8 @@ func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 		}
 		writes = append(writes, Conversations.Update(cv))
 	}
-	if len(writes) == 0 {
-		return nil
+	if echo {
+		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
 	}
-	return tn.DB.Commit(ctx, writes...)
+	return tn.DB.Commit(ctx, append(append(writes, Messages.Insert(msg)), waiting...)...)
 }

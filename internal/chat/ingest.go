@@ -2,6 +2,8 @@ package chat
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -45,12 +47,27 @@ func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 
 // note keeps an item that no feature reads yet.
 func (d *Desk) note(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-	return tn.DB.Commit(ctx, Notes.Ensure(noteOf(dl, it, dl.ID, it.At, string(it.Kind), itoa(it.Index))))
+	return tn.DB.Commit(ctx, Notes.Ensure(noteOf(dl, it)))
 }
 
-// noteOf makes the note of an item; name tells it from others.
-func noteOf(dl *store.Delivery, it whatsapp.Item, name ...string) *Note {
-	return &Note{ID: id.Derived("not", name...), Kind: string(it.Kind), Field: it.Field, WABAID: it.WABAID, DeliveryID: dl.ID, Raw: it.Raw, At: dl.ReceivedAt}
+// noteOf makes the note of an item. Told again, an item has the same note: Meta gives most of them no id, so what they
+// say, of whom and when, is their name.
+func noteOf(dl *store.Delivery, it whatsapp.Item) *Note {
+	when := it.EntryTime
+	switch {
+	case it.Preference != nil:
+		when = it.Preference.At
+	case it.Identity != nil:
+		when = it.Identity.At
+	}
+	if when.IsZero() {
+		when = dl.ReceivedAt.Truncate(24 * time.Hour)
+	}
+	said := sha256.Sum256(it.Raw)
+	return &Note{
+		ID:   id.Derived("not", it.WABAID, it.PhoneNumberID, it.Field, string(it.Kind), when.UTC().Format(time.RFC3339), hex.EncodeToString(said[:])),
+		Kind: string(it.Kind), Field: it.Field, WABAID: it.WABAID, DeliveryID: dl.ID, Raw: it.Raw, At: dl.ReceivedAt,
+	}
 }
 
 // message takes in what a customer, or the business in its phone app, wrote or did to a message: plain stores what is a
@@ -78,49 +95,36 @@ func (d *Desk) message(ctx context.Context, tn *tenant.Tenant, dl *store.Deliver
 	return tn.DB.Commit(ctx, writes...)
 }
 
-// incoming puts a customer's message into its conversation. The message is the fact and comes before the conversation;
-// what that shows of it is computed from the facts, so that doing it again changes nothing.
+// incoming puts a customer's message into its conversation. What it tells of its author and what the conversation shows
+// of it come first; the message is the deciding record: where it stands, all is done.
 func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
 	m := it.Message
 	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
-	msg, err := Messages.Get(ctx, tn.DB, msgID)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	switch known, err := Messages.Get(ctx, tn.DB, msgID); {
+	case err == nil:
+		return d.tidy(ctx, tn, known)
+	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	var c *crm.Contact
-	var writes []store.Write
-	known := msg != nil
-	if known { // what it told of its author stands; the conversation may lack it, after a crash
-		if c, err = d.Book.Person(ctx, tn, msg.ContactID); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		if c == nil {
-			return nil // the contact was deleted since
-		}
-	} else {
-		if c, writes, err = d.author(ctx, tn, it, msgID); err != nil {
-			return err
-		}
-		if c == nil {
-			return d.note(ctx, tn, dl, it) // nobody's, as far as we can see: kept as it came
-		}
-		msg = &Message{
-			ID: msgID, WAMID: m.ID, ContactID: c.ID, PhoneNumberID: it.PhoneNumberID, Direction: In, Status: Received,
-			StatusAt: map[string]time.Time{Received: dl.ReceivedAt}, CreatedAt: placeInTime(m.Timestamp, dl.ReceivedAt), Effect: effectOf(m),
-		}
-		msg.ConversationID = conversationID(tn.Code, it.PhoneNumberID, c.ID)
-		if m.GroupID != "" {
-			msg.ConversationID = conversationID(tn.Code, it.PhoneNumberID, "group:"+m.GroupID)
-		}
-		msg.fill(m)
-	}
-	waiting, err := d.takeWaiting(ctx, tn, msg)
+	c, writes, err := d.author(ctx, tn, it, msgID)
 	if err != nil {
 		return err
 	}
-	if !known || len(waiting) > 0 {
-		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()), Messages.Update(msg))
-		writes = append(writes, waiting...)
+	if c == nil {
+		return d.note(ctx, tn, dl, it) // nobody's, as far as we can see: kept as it came
+	}
+	msg := &Message{
+		ID: msgID, WAMID: m.ID, ContactID: c.ID, PhoneNumberID: it.PhoneNumberID, Direction: In, Status: Received,
+		StatusAt: map[string]time.Time{Received: dl.ReceivedAt}, CreatedAt: placeInTime(m.Timestamp, dl.ReceivedAt), Effect: effectOf(m),
+	}
+	msg.ConversationID = conversationID(tn.Code, it.PhoneNumberID, c.ID)
+	if m.GroupID != "" {
+		msg.ConversationID = conversationID(tn.Code, it.PhoneNumberID, "group:"+m.GroupID)
+	}
+	msg.fill(m)
+	waiting, err := d.takeWaiting(ctx, tn, msg)
+	if err != nil {
+		return err
 	}
 	cv, err := d.conversation(ctx, tn, msg)
 	if err != nil {
@@ -132,7 +136,7 @@ func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	if err != nil {
 		return err
 	}
-	if !known && msg.Effect == nil && msg.CreatedAt.After(cv.ReadAt) {
+	if msg.Effect == nil && msg.CreatedAt.After(cv.ReadAt) {
 		unread++
 	}
 	changed := cv.follow(c, msg.CreatedAt, m.GroupID != "")
@@ -148,10 +152,8 @@ func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	if changed {
 		writes = append(writes, news.Write(dl.ReceivedAt, news.ConversationUpdated, msg.ID, "conversation", cv.View()), Conversations.Update(cv))
 	}
-	if len(writes) == 0 {
-		return nil
-	}
-	return tn.DB.Commit(ctx, writes...)
+	writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()), Messages.Insert(msg))
+	return tn.DB.Commit(ctx, append(writes, waiting...)...)
 }
 
 // conversation reads the conversation of a message, or makes it.
@@ -163,13 +165,14 @@ func (d *Desk) conversation(ctx context.Context, tn *tenant.Tenant, m *Message) 
 	return cv, err
 }
 
-// follow brings a conversation up to a message of a contact; true if that changed it. A group is nobody's in particular.
-func (cv *Conversation) follow(c *crm.Contact, at time.Time, group bool) bool {
+// follow brings a conversation up to a message of a contact; true if that changed it. nobody: it is a group's, and
+// so nobody's in particular.
+func (cv *Conversation) follow(c *crm.Contact, at time.Time, nobody bool) bool {
 	changed := cv.Version == 0
 	if at.After(cv.LastMessageAt) {
 		cv.LastMessageAt, changed = at, true
 	}
-	if !group && (cv.LeadID != c.LeadID || cv.Phone != c.Phone || cv.Name != c.Name) {
+	if !nobody && (cv.LeadID != c.LeadID || cv.Phone != c.Phone || cv.Name != c.Name) {
 		cv.LeadID, cv.Phone, cv.Name, changed = c.LeadID, c.Phone, c.Name, true
 	}
 	return changed

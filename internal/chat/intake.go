@@ -72,6 +72,26 @@ func (in *Intake) Receive(ctx context.Context, client string, body []byte) error
 	return nil
 }
 
+// Replay has deliveries sorted again, at once where the workers have room. It gives the ids of those that it set back.
+func (in *Intake) Replay(ctx context.Context, ids ...string) ([]string, error) {
+	again, err := in.cfg.Inbox.Replay(ctx, ids...)
+	if err != nil {
+		return again, err
+	}
+	in.mu.Lock()
+	for _, id := range again {
+		delete(in.resume, id)
+	}
+	in.mu.Unlock()
+	for _, id := range again {
+		d, err := in.cfg.Inbox.Delivery(ctx, id)
+		if err != nil || !in.offer(d) {
+			break // the sweep finds them
+		}
+	}
+	return again, nil
+}
+
 // offer gives a delivery to the workers unless it is in their hands, or they have plenty. True: it is taken.
 func (in *Intake) offer(d store.Delivery) bool {
 	in.mu.Lock()

@@ -142,7 +142,7 @@ func optWord(m *whatsapp.Message) (word, by string) {
 func (d *Desk) preference(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
 	p := it.Preference
 	person := who(p.WAID, p.UserID, it.Contact)
-	note := noteOf(dl, it, "preference", tn.Code, person.UserID, person.WaID, p.Category, p.Value, itoa(int(p.At.Unix())))
+	note := noteOf(dl, it)
 	if known, err := noted(ctx, tn, note); err != nil || known {
 		return err
 	}
@@ -173,7 +173,7 @@ func noted(ctx context.Context, tn *tenant.Tenant, n *Note) (bool, error) {
 // identity moves a contact to the new user id that Meta tells of. The note of it is the deciding record.
 func (d *Desk) identity(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
 	ch := it.Identity
-	note := noteOf(dl, it, "identity", tn.Code, ch.PreviousUserID, ch.UserID, itoa(int(ch.At.Unix())))
+	note := noteOf(dl, it)
 	if known, err := noted(ctx, tn, note); err != nil || known {
 		return err
 	}

@@ -48,6 +48,7 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 	}
 	switch m.Send.State {
 	case accepted:
+		defer d.turns.lock(tn.Code, m.PhoneNumberID, m.WAMID)()
 		if err := d.tidy(ctx, tn, m); err != nil {
 			return job.Result{}, err
 		}
@@ -236,16 +237,6 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		return job.Result{}, err
 	}
 	return d.done(tn, m), nil
-}
-
-// tidy does to an accepted message what had waited for it, if a crash came before that was cleared away.
-func (d *Desk) tidy(ctx context.Context, tn *tenant.Tenant, m *Message) error {
-	defer d.turns.lock(tn.Code, m.PhoneNumberID, m.WAMID)()
-	waiting, err := d.takeWaiting(ctx, tn, m)
-	if err != nil || len(waiting) == 0 {
-		return err
-	}
-	return tn.DB.Commit(ctx, append([]store.Write{Messages.Update(m)}, waiting...)...)
 }
 
 // unanswered records a send whose answer was lost. Only a status webhook can tell what became of it.

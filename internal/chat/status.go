@@ -153,7 +153,11 @@ func (d *Desk) keepEarly(ctx context.Context, tn *tenant.Tenant, dl *store.Deliv
 		return nil
 	}
 	e.Items = append(e.Items, *it.Status)
-	return tn.DB.Commit(ctx, EarlyStatuses.Update(e))
+	writes, err := d.refused(ctx, tn, dl, it, "")
+	if err != nil {
+		return err
+	}
+	return tn.DB.Commit(ctx, append(writes, EarlyStatuses.Update(e))...)
 }
 
 // takeEarly applies what came before m was known by its wamid; nil if nothing did.
