@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
@@ -28,16 +29,30 @@ type Type struct {
 	Handle      Handler
 	System      bool          // has no tenant
 	Timeout     time.Duration // of one execution; 0: 1 min
-	MaxAttempts int           // 0: 8
+	MaxAttempts int           // 0: as the job says
 	Base, Cap   time.Duration // of the backoff; 0: 5 s, 30 min
+}
+
+func (t Type) withDefaults() Type {
+	if t.Timeout == 0 {
+		t.Timeout = time.Minute
+	}
+	if t.Base == 0 {
+		t.Base = 5 * time.Second
+	}
+	if t.Cap == 0 {
+		t.Cap = 30 * time.Minute
+	}
+	return t
 }
 
 // Backoff is the pause before attempt n+1: min(cap, base*2^(n-1)), jittered by half, plus up to 250 ms.
 func (t Type) Backoff(n int) time.Duration {
-	d := t.Cap
-	if n < 30 {
-		d = min(t.Cap, t.Base<<max(n-1, 0))
+	d := t.Base
+	for ; n > 1 && d < t.Cap; n-- {
+		d *= 2
 	}
+	d = min(d, t.Cap)
 	return time.Duration(float64(d)*(0.5+rand.Float64()/2)) + rand.N(250*time.Millisecond)
 }
 
@@ -90,6 +105,15 @@ func Following(res Result, err error) []store.NewJob {
 	return nil
 }
 
+// cut tells whether an execution failed for nothing but that it was told to end.
+func cut(err error) bool {
+	var v *verdict
+	if !errors.As(err, &v) {
+		return true
+	}
+	return v.state == store.Scheduled && v.countFailed && (errors.Is(err, context.Canceled) || errors.Is(err, errStopping))
+}
+
 // LastAttempt tells whether a failure of this execution would be the job's last.
 func LastAttempt(j store.Job) bool { return j.Attempt+1 >= j.MaxAttempts }
 
@@ -123,7 +147,11 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 		return o
 	}
 	var v *verdict
-	if !errors.As(err, &v) {
+	switch {
+	case errors.As(err, &v):
+	case errors.Is(err, store.ErrUnavailable): // nothing was wrong with the job
+		v = &verdict{state: store.Scheduled, after: unavailablePause, code: "storage_unavailable", err: err}
+	default:
 		v = &verdict{state: store.Scheduled, countFailed: true, code: "error", err: err}
 	}
 	o.State, o.CountFailed = v.state, v.countFailed
@@ -139,7 +167,7 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 	}
 	msg := v.Error()
 	if len(msg) > 500 {
-		msg = msg[:500]
+		msg = strings.ToValidUTF8(msg[:500], "")
 	}
 	o.Error = &store.JobError{At: now, Attempt: j.Attempt + 1, Code: v.code, Message: msg}
 	return o

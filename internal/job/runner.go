@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -25,6 +24,8 @@ const (
 	softStop  = 16 * time.Second      // running jobs may finish for so long after a stop is asked
 	hardStop  = 3 * time.Second       // and get so long to give up after that
 	claimMost = 64
+
+	unavailablePause = 5 * time.Second // of a job whose client's database cannot be reached
 )
 
 // ErrLeaseLost is the cause of a job's cancelled context when another runner may have it by now.
@@ -58,17 +59,12 @@ type Runner struct {
 	types map[string]Type
 	names []string
 
-	mu       sync.Mutex
-	held     map[string]held // by job id
-	free     chan struct{}   // a slot was freed
-	wg       sync.WaitGroup
-	beatenAt time.Time
-	failing  atomic.Bool // the last round did not reach the queue
-}
-
-type held struct {
-	token  int64
-	cancel context.CancelCauseFunc
+	mu      sync.Mutex
+	held    map[string]held // by job id
+	active  int             // executions under way, and jobs being made for one
+	idle    chan struct{}   // closed when active comes to 0; nil while nobody waits for that
+	free    chan struct{}   // a slot was freed
+	failing atomic.Bool     // the last round did not reach the queue
 }
 
 // NewRunner makes a runner of these types.
@@ -81,13 +77,7 @@ func NewRunner(cfg Config, types ...Type) *Runner {
 		r.cfg.Changed = func(string, string) {}
 	}
 	for _, t := range types {
-		if t.Timeout == 0 {
-			t.Timeout = time.Minute
-		}
-		if t.Base == 0 {
-			t.Base, t.Cap = 5*time.Second, 30*time.Minute
-		}
-		r.types[t.Name] = t
+		r.types[t.Name] = t.withDefaults()
 		r.names = append(r.names, t.Name)
 	}
 	return r
@@ -99,6 +89,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer stopWork(nil)
 	beating := make(chan struct{})
 	go func() { defer close(beating); r.beat(work) }()
+	r.unpark(ctx)
 
 	slots := make(chan struct{}, r.cfg.Concurrency)
 	timer := time.NewTimer(0)
@@ -139,7 +130,9 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 		for _, j := range jobs {
 			slots <- struct{}{}
 			jctx := r.hold(work, j)
-			r.wg.Go(func() {
+			r.enter()
+			go func() {
+				defer r.leave()
 				defer func() {
 					<-slots
 					select {
@@ -148,7 +141,7 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 					}
 				}()
 				_, _ = r.execute(jctx, j)
-			})
+			}()
 		}
 		if len(jobs) < n {
 			break
@@ -169,20 +162,40 @@ func (r *Runner) complain(ctx context.Context, msg string, err error) {
 	}
 }
 
-// hold registers a claimed job, so that its lease is watched.
-func (r *Runner) hold(ctx context.Context, j store.Job) context.Context {
-	jctx, cancel := context.WithCancelCause(ctx)
-	r.mu.Lock()
-	r.held[j.ID] = held{j.Token, cancel}
-	r.mu.Unlock()
-	return jctx
+// unpark lets jobs go on that were held for a client whom somebody mended while no process ran.
+func (r *Runner) unpark(ctx context.Context) {
+	all, err := r.cfg.Queue.JobCounts(ctx, "")
+	if err == nil && all[store.Parked] > 0 {
+		for _, code := range r.cfg.Tenants.Codes(tenant.Active) {
+			var c store.JobCounts
+			if c, err = r.cfg.Queue.JobCounts(ctx, code); err == nil && c[store.Parked] > 0 {
+				_, err = r.cfg.Queue.ReleaseParked(ctx, code)
+			}
+			if err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		r.complain(ctx, "held jobs cannot be looked through", err)
+	}
+}
+
+// declared gives a job that is to be made the attempts of its type.
+func (r *Runner) declared(nj store.NewJob) store.NewJob {
+	if nj.MaxAttempts == 0 {
+		nj.MaxAttempts = r.types[nj.Type].MaxAttempts
+	}
+	return nj
 }
 
 // Do enqueues a job claimed by the caller and runs it here and now; if this process dies, a runner takes it over.
 // For a duplicate it runs nothing. The error is the queue's, or the handler's (then the job is retried by a runner).
 func (r *Runner) Do(ctx context.Context, nj store.NewJob) (store.Enqueued, Result, error) {
+	r.enter() // before the job is there: a stop that finds nothing running gives back what is leased
+	defer r.leave()
 	nj.ClaimFor = r.Owner
-	made, err := r.cfg.Queue.Enqueue(ctx, nj)
+	made, err := r.cfg.Queue.Enqueue(ctx, r.declared(nj))
 	if err != nil || made[0].Duplicate {
 		if err == nil {
 			return made[0], Result{}, nil
@@ -192,8 +205,6 @@ func (r *Runner) Do(ctx context.Context, nj store.NewJob) (store.Enqueued, Resul
 	j := made[0].Job
 	// the caller may go away; what it asked for is durable and goes on
 	jctx := r.hold(context.WithoutCancel(ctx), j)
-	r.wg.Add(1)
-	defer r.wg.Done()
 	res, err := r.execute(jctx, j)
 	return made[0], res, err
 }
@@ -211,6 +222,10 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	}()
 	log := r.cfg.Log.With("client", j.Tenant, "job", j.ID, "type", j.Type)
 	t, known := r.types[j.Type]
+	if t.MaxAttempts > 0 {
+		j.MaxAttempts = t.MaxAttempts
+	}
+	account := r.cfg.Tenants.Version(j.Tenant)
 	var res Result
 	var err error
 	if !known {
@@ -224,16 +239,25 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	case err == nil:
 	case errors.Is(cause, ErrLeaseLost):
 		log.Warn("lease lost; another runner has the job", "error", err)
-		return res, err
-	case errors.Is(cause, errStopping) && !isVerdict(err):
+		return res, errors.Join(err, ErrLeaseLost)
+	case errors.Is(cause, errStopping) && cut(err):
 		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
 	case errors.Is(cause, errCancelled):
 		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, nil
+	}
+	for i := range o.Next {
+		o.Next[i] = r.declared(o.Next[i])
 	}
 	// the outcome must be recorded even while the process stops
 	fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease)
 	defer cancel()
 	ok, ferr := r.cfg.Queue.Finish(fctx, o)
+	if ferr != nil && !passing(ferr) {
+		// The handler left what the queue never takes. Without an end the job would run for ever.
+		err = Retry(0, "outcome", ferr)
+		o = t.outcome(j, Result{}, err, now)
+		ok, ferr = r.cfg.Queue.Finish(fctx, o)
+	}
 	switch {
 	case ferr != nil:
 		log.Error("a job's end cannot be recorded; it will run again when its lease ends", "error", ferr)
@@ -241,6 +265,12 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	case !ok[0]:
 		log.Warn("a job's end was refused: it was taken over by another runner")
 		return res, errors.Join(err, ErrLeaseLost)
+	}
+	if o.State == store.Parked && r.cfg.Tenants.Version(j.Tenant) != account && r.cfg.Tenants.Status(j.Tenant) == tenant.Active {
+		// the cause was removed while we found it: who released the parked jobs did not see this one
+		if _, err := r.cfg.Queue.ReleaseParked(fctx, j.Tenant); err != nil {
+			log.Error("a held job cannot be released", "error", err)
+		}
 	}
 	level := slog.LevelDebug
 	if o.State == store.Dead {
@@ -258,7 +288,10 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	return res, err
 }
 
-func isVerdict(err error) bool { var v *verdict; return errors.As(err, &v) }
+// passing tells whether the queue may take tomorrow what it did not take now.
+func passing(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrClosed) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
 
 // call gives the handler its tenant and its time, and turns a panic into an error.
 func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err error) {
@@ -285,85 +318,10 @@ func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err
 		if fault.Of(err) == fault.NotFound {
 			return res, Park("client_gone", err)
 		}
-		return res, Snooze(5*time.Second, "client_unavailable", err)
+		return res, Snooze(unavailablePause, "client_unavailable", err)
 	}
 	defer release()
 	return t.Handle(ctx, tn, j)
-}
-
-// beat prolongs the leases of what is held, and cancels what is held no longer.
-func (r *Runner) beat(ctx context.Context) {
-	tick := time.NewTicker(beat)
-	defer tick.Stop()
-	r.beatenAt = time.Now()
-	strays := map[string]int64{} // leases in our name that nobody here works on, seen at the last beat
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		r.mu.Lock()
-		mine := maps.Clone(r.held)
-		r.mu.Unlock()
-		bctx, cancel := context.WithTimeout(ctx, beat)
-		kept, err := r.cfg.Queue.Beat(bctx, r.Owner, Lease)
-		cancel()
-		if err != nil {
-			r.complain(ctx, "leases cannot be prolonged", err)
-			if time.Since(r.beatenAt) > trust {
-				for _, h := range mine {
-					h.cancel(ErrLeaseLost)
-				}
-			}
-			continue
-		}
-		r.beatenAt = time.Now()
-		still := map[string]store.Held{}
-		for _, k := range kept {
-			still[k.ID] = k
-		}
-		for jobID, h := range mine {
-			switch k, ok := still[jobID]; {
-			case !ok || k.Token != h.token:
-				h.cancel(ErrLeaseLost)
-			case k.Cancel:
-				h.cancel(errCancelled)
-			}
-		}
-		strays = r.giveBack(ctx, kept, strays)
-	}
-}
-
-// giveBack returns jobs that are leased to us but that nobody here works on: the answer to a claim, or to a finish,
-// was lost. It waits for the second sight, since a job claimed just now may not be held yet.
-func (r *Runner) giveBack(ctx context.Context, kept []store.Held, seen map[string]int64) map[string]int64 {
-	strays := map[string]int64{}
-	r.mu.Lock()
-	for _, k := range kept {
-		if _, ok := r.held[k.ID]; !ok {
-			strays[k.ID] = k.Token
-		}
-	}
-	r.mu.Unlock()
-	for jobID, token := range strays {
-		if seen[jobID] != token {
-			continue
-		}
-		if _, err := r.cfg.Queue.Finish(ctx, store.Outcome{ID: jobID, Token: token, State: store.Ready}); err != nil {
-			r.complain(ctx, "a job without a worker cannot be given back", err)
-		}
-	}
-	return strays
-}
-
-// Interrupt tells a running job of this process that it is asked to cancel, at once instead of at the next beat.
-func (r *Runner) Interrupt(jobID string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if h, ok := r.held[jobID]; ok {
-		h.cancel(errCancelled)
-	}
 }
 
 // Healthy tells whether the runner can reach the queue.
@@ -374,23 +332,16 @@ func (r *Runner) Healthy() error {
 	return nil
 }
 
-// Running is the number of jobs held now.
-func (r *Runner) Running() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.held)
-}
-
 // drain waits for the running jobs: softly, then with their contexts cancelled, then gives back what is left.
 func (r *Runner) drain(stopWork context.CancelCauseFunc) {
-	done := make(chan struct{})
-	go func() { r.wg.Wait(); close(done) }()
+	idle := r.whenIdle()
 	select {
-	case <-done:
+	case <-idle:
 	case <-time.After(softStop):
 		stopWork(errStopping)
+		r.cancelAll(errStopping)
 		select {
-		case <-done:
+		case <-idle:
 		case <-time.After(hardStop):
 			r.cfg.Log.Warn("jobs do not stop; they are given back and may run elsewhere", "jobs", r.Running())
 		}
