@@ -93,7 +93,7 @@ func fill(ctx context.Context, dir string) error {
 			Code: code, Name: fmt.Sprintf("Client number %d", i), Status: tenant.Active, TimeZone: "Asia/Kolkata", DefaultCountry: "IN",
 			APIKeys:   []tenant.APIKey{{SHA256: fmt.Sprintf("%064x", i), CreatedAt: now}},
 			WhatsApp:  &tenant.WhatsApp{WABAID: fmt.Sprintf("2%014d", i), PhoneNumberIDs: []string{fmt.Sprintf("3%014d", i)}, AccessToken: sealed, UpdatedAt: now},
-			CreatedAt: now, UpdatedAt: now, Rev: 1,
+			CreatedAt: now, UpdatedAt: now, Rev: tenant.RevOf(code, 1),
 		}))
 		if len(writes) == 500 || i == registered-1 {
 			if err := s.Services.Commit(ctx, writes...); err != nil {

@@ -47,8 +47,8 @@ type Account struct {
 	other map[string]json.RawMessage // members that are not ours
 }
 
-// rev is the Rev of a document that stands at a version.
-func rev(code string, version int64) string { return code + "/" + strconv.FormatInt(version, 10) }
+// RevOf is the Rev of a document that stands at a version.
+func RevOf(code string, version int64) string { return code + "/" + strconv.FormatInt(version, 10) }
 
 // ownMembers are the names of an account's members, in lower case as encoding/json takes them in any.
 var ownMembers = func() map[string]bool {

@@ -35,7 +35,7 @@ func (r *Registry) Create(ctx context.Context, n NewClient) (*Account, string, e
 	now := r.cfg.Now().UTC()
 	a := &Account{
 		Code: code, Name: n.Name, Status: Active, TimeZone: n.TimeZone, Locale: n.Locale, DefaultCountry: n.DefaultCountry,
-		APIKeys: []APIKey{{SHA256: hash, CreatedAt: now}}, CreatedAt: now, UpdatedAt: now, Rev: rev(code, 1),
+		APIKeys: []APIKey{{SHA256: hash, CreatedAt: now}}, CreatedAt: now, UpdatedAt: now, Rev: RevOf(code, 1),
 	}
 	if err := a.Validate(); err != nil {
 		return nil, "", fault.Bad("/timeZone", "%s", err)
@@ -132,7 +132,7 @@ func (r *Registry) Change(ctx context.Context, code string, edit func(*Account) 
 			return nil, err
 		}
 		a.UpdatedAt = r.cfg.Now().UTC()
-		a.Rev = rev(a.Code, a.Version+1)
+		a.Rev = RevOf(a.Code, a.Version+1)
 		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
 		case err == nil:
 			a.Version++

@@ -191,13 +191,13 @@ func (r *Registry) take(ctx context.Context, rec store.Record, a *Account) {
 		r.cfg.Log.Error("a client's _id must be its code in upper case; the client is not served", "client", rec.ID)
 		return
 	}
-	if a.Rev == rev(a.Code, rec.Version) {
+	if a.Rev == RevOf(a.Code, rec.Version) {
 		delete(r.again, a.Code)
 		r.remember(a)
 		return
 	}
 	edited := *a
-	edited.Rev = rev(a.Code, rec.Version+1)
+	edited.Rev = RevOf(a.Code, rec.Version+1)
 	switch err := r.cfg.Services.Commit(ctx, Accounts.Update(&edited)); {
 	case err == nil:
 		edited.Version++
