@@ -48,6 +48,7 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "ecod: "+err.Error())
 		return 2
 	}
+	signal.Ignore(syscall.SIGXFSZ) // a limit on the size of files is a full disk: the write fails, not the process
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
