@@ -325,7 +325,7 @@ func (h *house) sample() {
 	api.Stream(a, api.AccessClient, api.Op{Route: "POST /api/uploads", ID: "upload", Tag: "Media", Summary: "Upload", Status: 201, MaxBody: 3 << 20},
 		func(w http.ResponseWriter, r *http.Request) error {
 			n := h.calls.Add(1)
-			size := int64(0)
+			var size int64
 			if mr, err := r.MultipartReader(); err == nil {
 				p, err := mr.NextPart()
 				if err != nil {

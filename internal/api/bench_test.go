@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -30,7 +29,7 @@ func BenchmarkPost(b *testing.B) {
 func newBench(testing.TB) *house {
 	h := &house{log: &journal{}}
 	h.api = api.New(api.Config{
-		Log:       slog.New(slog.NewJSONHandler(io.Discard, nil)),
+		Log:       slog.New(slog.DiscardHandler),
 		VerifyKey: verifyKey, Open: h.openTenant,
 	})
 	h.sample()

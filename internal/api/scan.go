@@ -25,9 +25,10 @@ func tooDeep(data []byte, limit int) bool {
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
 		case inside:
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == '"' {
+			case '"':
 				inside = false
 			}
 		case c == '"':

@@ -47,6 +47,6 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 		a.cfg.Log.Warn("requests were cut off after the drain timeout")
 		err = srv.Close()
 	}
-	<-failed // http.ErrServerClosed
+	_ = <-failed // http.ErrServerClosed
 	return err
 }

@@ -499,7 +499,7 @@ func TestGoldenMeaning(t *testing.T) {
 	play("text is what was written", func(t *testing.T, x *fixtures, c *client) {
 		x.play(c, "text_unicode_wire")
 		_, _, ms := x.talk(c)
-		want(t, "message", ms[0], "text", "äöå café 👍🏽 👨‍👩‍👧‍👦 שלום ‏ مرحبا https://example.com/a/b?x=1&y=<2>", "direction", "in", "status", "received", "type", "text")
+		want(t, "message", ms[0], "text", "äöå café 👍🏽 👨‍👩‍👧‍👦 שלום \u200f مرحبا https://example.com/a/b?x=1&y=<2>", "direction", "in", "status", "received", "type", "text")
 	})
 
 	play("a hidden phone", func(t *testing.T, x *fixtures, c *client) {

@@ -84,8 +84,7 @@ func (in *Intake) Replay(ctx context.Context, ids ...string) ([]string, error) {
 	}
 	in.mu.Unlock()
 	for _, id := range again {
-		d, err := in.cfg.Inbox.Delivery(ctx, id)
-		if err != nil || !in.offer(d) {
+		if d, err := in.cfg.Inbox.Delivery(ctx, id); err != nil || !in.offer(d) {
 			break // the sweep finds them
 		}
 	}

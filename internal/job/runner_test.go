@@ -119,8 +119,7 @@ func TestVerdicts(t *testing.T) {
 		{"parked", func(int) (job.Result, error) { return job.Result{}, job.Park("credential", errBoom) }, store.Parked, 0, 1, []string{"credential"}, 0, 0},
 		{"panic", func(n int) (job.Result, error) {
 			if n == 1 {
-				var m map[string]int
-				m["x"] = 1
+				panic("boom")
 			}
 			return job.Result{}, nil
 		}, store.Succeeded, 1, 2, []string{"panic"}, 0, 0},
@@ -350,6 +349,7 @@ func TestTwoRunners(t *testing.T) {
 		ran := map[string]int{}
 		by := map[string]int{}
 		typ := job.Type{Name: "a", Handle: func(_ context.Context, _ *tenant.Tenant, j store.Job) (job.Result, error) {
+			time.Sleep(time.Millisecond) // long enough for the other to come
 			mu.Lock()
 			defer mu.Unlock()
 			ran[j.ID]++

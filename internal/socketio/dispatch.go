@@ -2,7 +2,6 @@ package socketio
 
 import (
 	"encoding/json"
-	"log/slog"
 	"net/url"
 	"sync/atomic"
 )
@@ -70,7 +69,7 @@ func (s *session) reject(namespace string, reason *ConnectError) {
 	s.srv.stats.connectErrors.Add(1)
 	f, err := encodePacket(sioConnectError, namespace, -1, reason)
 	if err != nil {
-		s.srv.cfg.Logger.Error("socketio: connect error cannot be encoded", slog.Any("error", err))
+		s.srv.cfg.Logger.Error("socketio: connect error cannot be encoded", "error", err)
 		f, _ = encodePacket(sioConnectError, namespace, -1, &ConnectError{Message: reason.Message})
 	}
 	s.send(f)
@@ -151,7 +150,7 @@ func (s *Socket) acker(p packet) func(args ...any) {
 			err = ErrTooLarge
 		}
 		if err != nil {
-			s.ns.srv.cfg.Logger.Error("socketio: acknowledgement cannot be encoded", slog.Any("error", err))
+			s.ns.srv.cfg.Logger.Error("socketio: acknowledgement cannot be encoded", "error", err)
 			return
 		}
 		s.sess.send(f)

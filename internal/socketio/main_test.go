@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -243,7 +244,8 @@ func (ws *rawSocket) wantClosed() int {
 		if err == nil {
 			continue
 		}
-		if ce, ok := err.(*websocket.CloseError); ok {
+		var ce *websocket.CloseError
+		if errors.As(err, &ce) {
 			return ce.Code
 		}
 		if e, ok := err.(interface{ Timeout() bool }); ok && e.Timeout() {

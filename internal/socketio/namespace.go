@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"sync"
@@ -234,7 +233,7 @@ func (ns *Namespace) connectError(err error) *ConnectError {
 		return ce
 	}
 	if !errors.Is(err, context.Canceled) {
-		ns.srv.cfg.Logger.Error("socketio: middleware failed", slog.String("namespace", ns.name), slog.Any("error", err))
+		ns.srv.cfg.Logger.Error("socketio: middleware failed", "namespace", ns.name, "error", err)
 	}
 	return &ConnectError{Message: "Internal error"}
 }

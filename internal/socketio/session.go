@@ -292,7 +292,7 @@ func (s *session) close(reason string, how farewell) {
 
 	s.cancel()
 	if probe != nil {
-		go probe.Close()
+		go func() { _ = probe.Close() }()
 	}
 	s.bury(e)
 	s.srv.noteClose(reason, backlog)
@@ -322,7 +322,7 @@ type ending struct {
 
 func (s *session) bury(e ending) {
 	if e.conn != nil {
-		go e.conn.Close() // over TLS it may block
+		go func() { _ = e.conn.Close() }() // over TLS it may block
 	}
 	if e.forget {
 		s.srv.forget(s)
@@ -374,7 +374,7 @@ func (s *session) lastWords(reason string, how farewell) ending {
 func (s *session) leave(code int) {
 	s.queue = nil
 	s.goodbye = code
-	s.ws.SetReadDeadline(time.Unix(1, 0))
+	_ = s.ws.SetReadDeadline(time.Unix(1, 0))
 }
 
 // cut ends a draining session's last words. mu is held.

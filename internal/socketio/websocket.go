@@ -60,7 +60,7 @@ func (srv *Server) serveWebsocket(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	if s.state != stateOpen { // the server closed meanwhile
 		s.mu.Unlock()
-		conn.Close()
+		_ = conn.Close()
 		return
 	}
 	s.ws = conn
@@ -82,7 +82,7 @@ func (s *session) read(conn *websocket.Conn) {
 		_ = s.receive(data, typ == websocket.BinaryMessage) // a closed session is read from until the connection ends
 		s.rx.Unlock()
 	}
-	conn.Close()
+	_ = conn.Close()
 	s.srv.stats.websockets.Add(-1)
 	s.end()
 }
@@ -150,7 +150,7 @@ func (s *session) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 	if !wanted {
 		if err == nil {
 			writeClose(conn, websocket.ClosePolicyViolation)
-			conn.Close()
+			_ = conn.Close()
 		}
 		return
 	}
@@ -159,7 +159,7 @@ func (s *session) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 	if err != nil || s.state != stateOpen {
 		s.probing = false
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		return
 	}
@@ -177,7 +177,7 @@ func (s *session) upgrade(conn *websocket.Conn) bool {
 		typ, data, err := conn.ReadMessage()
 		return err == nil && typ == websocket.TextMessage && string(data) == want
 	}
-	conn.SetReadDeadline(time.Now().Add(s.srv.cfg.UpgradeTimeout))
+	_ = conn.SetReadDeadline(time.Now().Add(s.srv.cfg.UpgradeTimeout))
 	ok := heard("2probe")
 	if ok {
 		s.mu.Lock()
@@ -186,7 +186,7 @@ func (s *session) upgrade(conn *websocket.Conn) bool {
 		s.mu.Unlock()
 		ok = conn.WriteMessage(websocket.TextMessage, []byte("3probe")) == nil && heard("5")
 	}
-	conn.SetReadDeadline(time.Time{})
+	_ = conn.SetReadDeadline(time.Time{})
 
 	s.mu.Lock()
 	s.probing, s.upgrading, s.probe = false, false, nil
@@ -200,7 +200,7 @@ func (s *session) upgrade(conn *websocket.Conn) bool {
 	}
 	s.mu.Unlock()
 	if !ok {
-		conn.Close()
+		_ = conn.Close()
 	}
 	return ok
 }

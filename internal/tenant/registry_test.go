@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/secret"
-	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
@@ -431,7 +430,7 @@ func TestChangeConcurrently(t *testing.T) {
 			t.Errorf("edit %d is not in memory", i)
 		}
 	}
-	if got := store.Meta(w.account("ACME").Meta).Version; got != w.Version("ACME") {
+	if got := w.account("ACME").Version; got != w.Version("ACME") {
 		t.Errorf("version %d in memory, %d stored", w.Version("ACME"), got)
 	}
 }

@@ -36,7 +36,7 @@ type Options struct {
 	Path      string // default "/socket.io/"
 }
 
-// ErrClosed: the connection has ended. Errors of a Client wrap it.
+// ErrClosed says that the connection has ended. Errors of a Client wrap it.
 var ErrClosed = errors.New("sockettest: connection closed")
 
 // ConnectError is the server's refusal to let the client into the namespace.

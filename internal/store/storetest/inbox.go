@@ -282,9 +282,10 @@ func (in *inboxTest) replay() {
 
 func (in *inboxTest) drop() {
 	const day = 24 * time.Hour
-	settled, mixed := in.receive("", "settled"), in.receive("", "settled too")
+	settled := in.receive("", "settled")
+	in.receive("", "settled too")
 	in.clock.add(day)
-	mixed = in.receive("", "mixed")
+	mixed := in.receive("", "mixed")
 	failed := in.receive("", "failed")
 	in.clock.add(day)
 	waiting := in.receive("", "waiting")
