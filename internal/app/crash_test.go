@@ -68,8 +68,13 @@ func serve(t *testing.T, dir string, meta *whatsapptest.Server, extra ...string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{engine: &engine{t: t, meta: meta, log: &logBuffer{}}, exited: make(chan error, 1)}
-	p.cmd = exec.Command(bin, "serve")
+	return serveBy(t, exec.Command(bin, "serve"), dir, meta, extra...)
+}
+
+// serveBy starts `ecod serve` by a command.
+func serveBy(t *testing.T, cmd *exec.Cmd, dir string, meta *whatsapptest.Server, extra ...string) *process {
+	t.Helper()
+	p := &process{engine: &engine{t: t, meta: meta, log: &logBuffer{}}, exited: make(chan error, 1), cmd: cmd}
 	p.cmd.Env = environ(append([]string{
 		"ECOD_ADDR=127.0.0.1:0", "ECOD_DATA_DIR=" + dir, "ECOD_META_URL=" + meta.URL, "ECOD_META_APP_SECRET=" + appSecret,
 		"ECOD_META_VERIFY_TOKEN=verify-me", "ECOD_LOG_FORMAT=json",

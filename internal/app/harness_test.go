@@ -238,7 +238,15 @@ func (e *engine) webhook(body []byte) *answer {
 // eventually waits until check gives "", and fails with what it gave last.
 func eventually(t *testing.T, what string, check func() string) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	eventuallyIn(t, 15*time.Second, what, check)
+}
+
+// takeover is how long what a killed process had in hand may take to be taken over and done: a lease, and some work.
+const takeover = 40 * time.Second
+
+func eventuallyIn(t *testing.T, patience time.Duration, what string, check func() string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
 	for {
 		why := check()
 		if why == "" {

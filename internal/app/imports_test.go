@@ -29,6 +29,14 @@ var plan = map[string][]string{
 	"internal/socketio":              {},
 	"internal/socketio/sockettest":   {},
 
+	"internal/smtp":              {"internal/secret"},
+	"internal/smtp/smtptest":     {},
+	"internal/google":            {"internal/secret"},
+	"internal/google/googletest": {},
+	"internal/s3":                {},
+	"internal/s3/s3test":         {},
+	"internal/media":             {"internal/s3", "internal/store"},
+
 	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
 	"internal/job":    {"internal/fault", "internal/id", "internal/store", "internal/tenant"},
 	"internal/news":   {"internal/id", "internal/store"},
