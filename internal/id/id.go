@@ -2,12 +2,15 @@
 //
 // New ids are UUIDv7, so they sort by time of making. Derived ids are UUIDv5: the
 // same parts give the same id, for whatever may arrive or be made twice.
+// DerivedAt is both: ids that sort by a time that was given.
 package id
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -35,5 +38,16 @@ func Derived(prefix string, parts ...string) string {
 		b.WriteString(p)
 	}
 	u := uuid.NewSHA1(space, []byte(b.String()))
+	return prefix + "_" + hex.EncodeToString(u[:])
+}
+
+// DerivedAt gives the id that the parts always give at that time, to the millisecond; it sorts among new ids by it.
+func DerivedAt(prefix string, at time.Time, parts ...string) string {
+	h, _ := hex.DecodeString(Derived(prefix, parts...)[len(prefix)+1:])
+	u := uuid.UUID(h)
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(at.UnixMilli()))
+	copy(u[:6], ms[2:])
+	u[6] = 0x70 | u[6]&0x0f // version 7
 	return prefix + "_" + hex.EncodeToString(u[:])
 }

@@ -398,7 +398,7 @@ func (e *Engine) planNext(tn *tenant.Tenant, run *Run, contact *crm.Contact, now
 			var m *chat.Message
 			var writes []store.Write
 			if m, writes, err = e.Desk.Plan(tn, out); err == nil {
-				s.State, s.MessageID = StepQueued, m.ID
+				s.State, s.MessageID, s.JobID = StepQueued, m.ID, id.DerivedAt("job", now, tn.Code, "send", m.ID)
 				return writes
 			}
 		}
@@ -519,8 +519,9 @@ func (e *Engine) sendJobs(tn *tenant.Tenant, run *Run) []store.NewJob {
 	}
 	for _, s := range run.Steps {
 		if s.State == StepQueued {
-			m := &chat.Message{ID: s.MessageID}
-			return []store.NewJob{e.Desk.SendOf(tn, m, store.Causation{EventID: run.EventID, RunID: run.ID, Step: s.ID, LeadID: run.LeadID})}
+			n := e.Desk.SendOf(tn, &chat.Message{ID: s.MessageID}, store.Causation{EventID: run.EventID, RunID: run.ID, Step: s.ID, LeadID: run.LeadID})
+			n.ID = s.JobID
+			return []store.NewJob{n}
 		}
 	}
 	return nil

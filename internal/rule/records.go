@@ -182,7 +182,7 @@ type Step struct {
 	Input     json.RawMessage `json:"input,omitempty"`  // rendered, as it is done
 	Output    json.RawMessage `json:"output,omitempty"` // what changed
 	Error     *StepError      `json:"error,omitempty"`
-	JobKey    string          `json:"jobKey,omitempty"`
+	JobID     string          `json:"jobId,omitempty"` // of the job that sends
 	MessageID string          `json:"messageId,omitempty"`
 	At        time.Time       `json:"at"`
 	EndedAt   *time.Time      `json:"endedAt,omitempty"`

@@ -234,7 +234,7 @@ type StepView struct {
 	EndedAt   *string         `json:"endedAt"`
 }
 
-// View is the run as the API shows it. The jobs of its steps are filled in by the caller who has the queue.
+// View is the run as the API shows it.
 func (r *Run) View() RunView {
 	v := RunView{
 		ID: r.ID, RuleID: r.RuleID, RuleVersion: r.RuleVersion, EventID: r.EventID, LeadID: r.LeadID, State: r.State, Held: r.Held,
@@ -253,6 +253,9 @@ func (r *Run) View() RunView {
 		sv := StepView{ID: s.ID, Type: s.Type, State: s.State, Input: s.Input, Output: s.Output, Error: s.Error, At: news.Stamp(s.At)}
 		if s.MessageID != "" {
 			sv.MessageID = &s.MessageID
+		}
+		if s.JobID != "" {
+			sv.JobID = &s.JobID
 		}
 		if s.EndedAt != nil {
 			sv.EndedAt = news.Stamp(*s.EndedAt)
