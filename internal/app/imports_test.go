@@ -33,9 +33,9 @@ var plan = map[string][]string{
 	"internal/smtp/smtptest":     {},
 	"internal/google":            {"internal/secret"},
 	"internal/google/googletest": {},
-	"internal/s3":                {},
+	"internal/s3":                {"internal/secret"},
 	"internal/s3/s3test":         {},
-	"internal/media":             {"internal/s3", "internal/store"},
+	"internal/media":             {"internal/s3", "internal/secret", "internal/store"},
 
 	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
 	"internal/job":    {"internal/fault", "internal/id", "internal/store", "internal/tenant"},
