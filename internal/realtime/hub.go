@@ -3,12 +3,13 @@ package realtime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/fault"
@@ -21,6 +22,7 @@ import (
 // Limits of catching up.
 const (
 	sinceMost  = 500
+	sinceBytes = 1 << 20 // after so many, the rest is for the next question
 	readMost   = 200
 	safetyLook = 2 * time.Second // news is looked for even if nobody poked
 )
@@ -40,6 +42,7 @@ type Hub struct {
 
 	mu      sync.Mutex
 	tellers map[string]*teller
+	rooms   int // made so far
 	stop    context.Context
 	end     context.CancelFunc
 	wg      sync.WaitGroup
@@ -47,10 +50,13 @@ type Hub struct {
 
 // teller tells one client's sockets; it lives while there are any.
 type teller struct {
+	room    string // never the one of a teller before it, which may still be telling
 	sockets int
 	poke    chan struct{}
 	quit    context.CancelFunc
-	told    atomic.Int64 // up to which number the room has heard
+
+	mu   sync.Mutex // held while the room is told, and while a socket comes into it
+	told int64      // up to which number the room has heard; its goroutine alone writes it
 }
 
 // guest is a socket's data: whose it is, and which number was the newest when it was let in.
@@ -93,7 +99,9 @@ func (h *Hub) Handler() *socketio.Server { return h.srv }
 // Close tells the sockets and ends them.
 func (h *Hub) Close(ctx context.Context) error {
 	err := h.srv.Close(ctx)
-	h.end()
+	h.mu.Lock()
+	h.end() // from here on no teller begins
+	h.mu.Unlock()
 	h.wg.Wait()
 	return err
 }
@@ -114,9 +122,14 @@ func (h *Hub) Poke(code string) {
 }
 
 // Drop ends a client's sockets: it was suspended or erased.
-func (h *Hub) Drop(code string) { h.ns.To(room(code)).Disconnect(true) }
-
-func room(code string) string { return "client:" + code }
+func (h *Hub) Drop(code string) {
+	h.mu.Lock()
+	t := h.tellers[code]
+	h.mu.Unlock()
+	if t != nil {
+		h.ns.To(t.room).Disconnect(true)
+	}
+}
 
 func unauthenticated() error {
 	return &socketio.ConnectError{Message: "unauthenticated", Data: map[string]string{"code": "unauthenticated"}}
@@ -141,38 +154,61 @@ func (h *Hub) admit(ctx context.Context, hs *socketio.Handshake) (any, error) {
 	if hs.Origin != "" && !ownPage(hs) && !h.cfg.Tenants.AllowsOrigin(code, hs.Origin) {
 		return nil, &socketio.ConnectError{Message: "origin refused", Data: map[string]string{"code": "origin.refused"}}
 	}
-	unavailable := &socketio.ConnectError{Message: "unavailable", Data: map[string]string{"code": "client.unavailable"}}
-	tn, release, err := h.cfg.Tenants.Use(ctx, code)
+	seq, err := h.newest(ctx, code)
 	if err != nil {
-		return nil, unavailable
-	}
-	defer release()
-	seq, err := current(ctx, tn)
-	if err != nil {
-		return nil, unavailable
+		if ctx.Err() == nil {
+			h.cfg.Log.Warn("a socket cannot be let in; its client's database cannot be reached", "client", code, "error", err)
+		}
+		return nil, &socketio.ConnectError{Message: "unavailable", Data: map[string]string{"code": "client.unavailable"}}
 	}
 	return guest{code, seq}, nil
+}
+
+func (h *Hub) newest(ctx context.Context, code string) (int64, error) {
+	tn, release, err := h.cfg.Tenants.Use(ctx, code)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	return current(ctx, tn)
 }
 
 // ownPage tells whether the page that opened a socket came from this server.
 func ownPage(hs *socketio.Handshake) bool {
 	u, err := url.Parse(hs.Origin)
-	return err == nil && strings.EqualFold(u.Host, hs.Host)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, hs.Host)
 }
 
 func (h *Hub) connected(s *socketio.Socket) {
 	g, _ := s.Data().(guest)
 	s.On("since", func(ctx context.Context, args []json.RawMessage, ack func(...any)) { h.since(ctx, g.code, args, ack) })
 	t := h.join(g)
-	s.OnDisconnect(func(string) { h.leave(g.code) })
-	s.Join(room(g.code))
-	// what the room heard between our letting it in and its joining, it hears now
-	if told := t.told.Load(); told > g.seq {
-		if err := h.catchUp(s, g, told); err != nil {
-			h.cfg.Log.Warn("a socket cannot be told what it missed; it is closed to come again", "client", g.code, "error", err)
-			s.Disconnect(true)
+	if t == nil {
+		s.Disconnect(true)
+		return
+	}
+	s.OnDisconnect(func(string) { h.leave(g.code, t) })
+	if err := h.enter(s, g, t); err != nil {
+		h.cfg.Log.Warn("a socket cannot be told what it missed; it is closed to come again", "client", g.code, "error", err)
+		s.Disconnect(true)
+	}
+	if h.cfg.Tenants.Status(g.code) != tenant.Active { // since it was let in; Drop may not have seen it
+		s.Disconnect(true)
+	}
+}
+
+// enter brings a socket into its room. What the room heard since the socket was let in, it hears first: so it hears
+// everything once, in order.
+func (h *Hub) enter(s *socketio.Socket, g guest, t *teller) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.told > g.seq {
+		if err := h.catchUp(s, g, t.told); err != nil && !errors.Is(err, socketio.ErrDisconnected) {
+			return err
 		}
 	}
+	s.Join(t.room)
+	return nil
 }
 
 func (h *Hub) catchUp(s *socketio.Socket, g guest, told int64) error {
@@ -187,6 +223,9 @@ func (h *Hub) catchUp(s *socketio.Socket, g guest, told int64) error {
 			return err
 		}
 		for _, i := range items {
+			if i.Seq > told { // the room has yet to hear it
+				return nil
+			}
 			if err := s.Emit(i.Event, say(i)); err != nil {
 				return err
 			}
@@ -196,14 +235,18 @@ func (h *Hub) catchUp(s *socketio.Socket, g guest, told int64) error {
 	return nil
 }
 
+// join counts a socket in; nil if the hub is closing.
 func (h *Hub) join(g guest) *teller {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.stop.Err() != nil {
+		return nil
+	}
 	t := h.tellers[g.code]
 	if t == nil {
 		ctx, quit := context.WithCancel(h.stop)
-		t = &teller{poke: make(chan struct{}, 1), quit: quit}
-		t.told.Store(g.seq)
+		h.rooms++
+		t = &teller{room: g.code + "#" + strconv.Itoa(h.rooms), poke: make(chan struct{}, 1), quit: quit, told: g.seq}
 		h.tellers[g.code] = t
 		h.wg.Go(func() { h.tell(ctx, g.code, t) })
 	}
@@ -211,13 +254,9 @@ func (h *Hub) join(g guest) *teller {
 	return t
 }
 
-func (h *Hub) leave(code string) {
+func (h *Hub) leave(code string, t *teller) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := h.tellers[code]
-	if t == nil {
-		return
-	}
 	if t.sockets--; t.sockets == 0 {
 		t.quit()
 		delete(h.tellers, code)
@@ -248,19 +287,26 @@ func (h *Hub) tellNew(ctx context.Context, code string, t *teller) error {
 	}
 	defer release()
 	for {
-		items, err := after(ctx, tn, t.told.Load(), readMost)
+		items, err := after(ctx, tn, t.told, readMost)
 		if err != nil {
 			return err
 		}
-		for _, i := range items {
-			if err := h.ns.To(room(code)).Emit(i.Event, say(i)); err != nil {
-				h.cfg.Log.Warn("news cannot be told", "client", code, "event", i.Event, "error", err)
-			}
-			t.told.Store(i.Seq)
-		}
+		h.tellRoom(t, code, items)
 		if len(items) < readMost {
 			return nil
 		}
+	}
+}
+
+// tellRoom tells a room a part of its client's news.
+func (h *Hub) tellRoom(t *teller, code string, items []*news.Item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range items {
+		if err := h.ns.To(t.room).Emit(i.Event, say(i)); err != nil {
+			h.cfg.Log.Warn("news cannot be told", "client", code, "event", i.Event, "error", err)
+		}
+		t.told = i.Seq
 	}
 }
 
@@ -296,7 +342,7 @@ type saidEvent struct {
 func (h *Hub) since(ctx context.Context, code string, args []json.RawMessage, ack func(...any)) {
 	answer := sinceAnswer{Items: []saidEvent{}}
 	var seq int64
-	if len(args) == 0 || json.Unmarshal(args[0], &seq) != nil || seq < 0 {
+	if len(args) == 0 || string(args[0]) == "null" || json.Unmarshal(args[0], &seq) != nil || seq < 0 {
 		answer.Error = "seq must be a number, 0 or more"
 		ack(answer)
 		return
@@ -316,6 +362,11 @@ func (h *Hub) since(ctx context.Context, code string, args []json.RawMessage, ac
 }
 
 func (h *Hub) fillSince(ctx context.Context, tn *tenant.Tenant, seq int64, answer *sinceAnswer) error {
+	items, err := after(ctx, tn, seq, sinceMost)
+	if err != nil {
+		return err
+	}
+	// Read after the items: what was deleted before they were read shows here.
 	oldest, err := news.Items.Find(ctx, tn.DB, store.Query{Order: "seq", Limit: 1})
 	if err != nil {
 		return err
@@ -328,15 +379,18 @@ func (h *Hub) fillSince(ctx context.Context, tn *tenant.Tenant, seq int64, answe
 		answer.Seq, answer.Reset = now, true
 		return nil
 	}
-	items, err := after(ctx, tn, seq, sinceMost)
-	if err != nil {
-		return err
-	}
-	answer.Seq = seq
+	answer.Seq, answer.More = seq, len(items) == sinceMost
+	size := 0
 	for _, i := range items {
+		for _, resource := range i.Data {
+			size += len(resource)
+		}
+		if size > sinceBytes && len(answer.Items) > 0 {
+			answer.More = true
+			break
+		}
 		answer.Items = append(answer.Items, saidEvent{i.Event, say(i)})
 		answer.Seq = i.Seq
 	}
-	answer.More = len(items) == sinceMost
 	return nil
 }
