@@ -155,4 +155,7 @@ func (a *API) finish(w *answer, r *http.Request, q *request, started time.Time) 
 }
 
 // quiet are the routes that probes call every few seconds.
-var quiet = map[string]bool{"GET /healthz": true, "GET /readyz": true, "GET /metrics": true}
+var quiet = map[string]bool{
+	"GET /healthz": true, "GET /readyz": true, "GET /metrics": true,
+	"POST /api/whatsapp/webhook": true, "POST /api/whatsapp/webhook/{clientCode}": true, // thousands a second; the inbox keeps each
+}
