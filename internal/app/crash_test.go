@@ -171,103 +171,102 @@ func rounds(t *testing.T, byDefault int) int {
 	return byDefault
 }
 
-// TestCrash kills the real binary at random moments under load of webhooks and events of two clients, again and again on
-// the same data, and compares what was acknowledged with what is there: nothing lost, no message sent twice, every send
-// accounted for.
-func TestCrash(t *testing.T) {
-	meta, err := whatsapptest.Start(whatsapptest.Config{AppSecret: appSecret, StatusDelay: 20 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(meta.Close)
-	dir := t.TempDir()
-	p := serve(t, dir, meta)
-	clients := []*client{p.addClient("ACME", 1), p.addClient("BETA", 2)}
-	for _, c := range clients {
+// load is a stream of webhooks and events of two clients, and what of it was acknowledged.
+type load struct {
+	t        *testing.T
+	meta     *whatsapptest.Server
+	clients  []*client
+	serial   atomic.Int64
+	mu       sync.Mutex
+	messages map[string]int // wamid of an acknowledged inbound message -> client
+	events   map[string]int // id of an acknowledged event -> client
+}
+
+// newLoad registers two clients with a rule each.
+func newLoad(p *process, meta *whatsapptest.Server) *load {
+	l := &load{t: p.t, meta: meta, clients: []*client{p.addClient("ACME", 1), p.addClient("BETA", 2)}, messages: map[string]int{}, events: map[string]int{}}
+	for _, c := range l.clients {
 		c.call("POST", "/api/crm/automations/rules", confirmRule(nil)).want(201)
 	}
+	return l
+}
 
-	var mu sync.Mutex
-	messages := map[string]int{} // wamid of an acknowledged inbound message -> client
-	events := map[string]int{}   // id of an acknowledged event -> client
-	var serial atomic.Int64
-
-	for round := range rounds(t, 3) {
-		for _, c := range clients {
-			c.e = p.engine
-			meta.SetWebhook(c.WABA, p.url+"/api/whatsapp/webhook")
-		}
-		stop := make(chan struct{})
-		var load sync.WaitGroup
-		for worker := range 8 {
-			load.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					n := serial.Add(1)
-					ci := int(n) % 2
-					c := clients[ci]
-					if worker%2 == 0 {
-						wamid := fmt.Sprintf("wamid.in.%d", n)
-						body := whatsapptest.Batch(meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: c.Number,
-							From: fmt.Sprintf("1202555%04d", n%50), Name: "Ana", Type: "text", Object: map[string]string{"body": "hi"}, ID: wamid}))
-						status, _ := try("POST", p.url+"/api/whatsapp/webhook", body, map[string]string{"X-Hub-Signature-256": whatsapptest.Sign(appSecret, body)})
-						if status == 200 {
-							mu.Lock()
-							messages[wamid] = ci
-							mu.Unlock()
-						}
-						continue
-					}
-					id := fmt.Sprintf("ev-%d", n)
-					body, _ := json.Marshal(confirmEvent(map[string]any{"eventId": id, "phone": fmt.Sprintf("9181439%05d", n%40)}))
-					status, _ := try("POST", p.url+"/api/crm/automations/events", body, map[string]string{"x-api-key": c.Key, "x-client-code": c.Code})
-					if status == 202 {
-						mu.Lock()
-						events[id] = ci
-						mu.Unlock()
-					}
-				}
-			})
-		}
-		time.Sleep(time.Duration(100+rand.N(700)) * time.Millisecond) // the random moment
-		p.kill()
-		close(stop)
-		load.Wait()
-		t.Logf("round %d: %d messages and %d events acknowledged so far", round+1, len(messages), len(events))
-		p = serve(t, dir, meta)
-	}
-	for _, c := range clients {
+// meet makes a process the one that is spoken to.
+func (l *load) meet(p *process) {
+	for _, c := range l.clients {
 		c.e = p.engine
-		meta.SetWebhook(c.WABA, p.url+"/api/whatsapp/webhook")
+		l.meta.SetWebhook(c.WABA, p.url+"/api/whatsapp/webhook")
 	}
-	if len(messages) == 0 || len(events) == 0 {
+}
+
+// begin loads a process until stop is called.
+func (l *load) begin(p *process) (stop func()) {
+	l.meet(p)
+	done := make(chan struct{})
+	var workers sync.WaitGroup
+	for worker := range 8 {
+		workers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				n := l.serial.Add(1)
+				ci := int(n) % 2
+				c := l.clients[ci]
+				if worker%2 == 0 {
+					wamid := fmt.Sprintf("wamid.in.%d", n)
+					body := whatsapptest.Batch(l.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: c.Number,
+						From: fmt.Sprintf("1202555%04d", n%50), Name: "Ana", Type: "text", Object: map[string]string{"body": "hi"}, ID: wamid}))
+					status, _ := try("POST", p.url+"/api/whatsapp/webhook", body, map[string]string{"X-Hub-Signature-256": whatsapptest.Sign(appSecret, body)})
+					if status == 200 {
+						l.mu.Lock()
+						l.messages[wamid] = ci
+						l.mu.Unlock()
+					}
+					continue
+				}
+				id := fmt.Sprintf("ev-%d", n)
+				body, _ := json.Marshal(confirmEvent(map[string]any{"eventId": id, "phone": fmt.Sprintf("9181439%05d", n%40)}))
+				status, _ := try("POST", p.url+"/api/crm/automations/events", body, map[string]string{"x-api-key": c.Key, "x-client-code": c.Code})
+				if status == 202 {
+					l.mu.Lock()
+					l.events[id] = ci
+					l.mu.Unlock()
+				}
+			}
+		})
+	}
+	return func() { close(done); workers.Wait() }
+}
+
+// check waits until a process has done all work, and compares what was acknowledged with what is there: nothing lost, no
+// message sent twice, every send accounted for.
+func (l *load) check(p *process) {
+	t := l.t
+	t.Helper()
+	l.meet(p)
+	if len(l.messages) == 0 || len(l.events) == 0 {
 		t.Fatal("nothing was acknowledged: the load did not work")
 	}
-
 	// every job ends; a job that was running when the process died is taken over when its lease ends
-	deadline := time.Now().Add(90 * time.Second)
-	for {
+	eventuallyIn(t, 90*time.Second, "all work is done", func() string {
 		left := 0
 		for _, state := range []string{"ready", "running", "scheduled"} {
 			left += len(p.admin("GET", "/api/admin/jobs?limit=200&state="+state, nil).want(200).get("items").([]any))
 		}
 		pending := len(p.admin("GET", "/api/admin/deliveries?limit=200&state=received", nil).want(200).get("items").([]any))
 		if left == 0 && pending == 0 {
-			break
+			return ""
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d jobs and %d deliveries do not end", left, pending)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		time.Sleep(50 * time.Millisecond) // asking costs it the time it works in
+		return fmt.Sprintf("%d jobs and %d deliveries do not end", left, pending)
+	})
 
 	// what the clients' databases hold, through the API
 	var sent []map[string]any
-	for ci, c := range clients {
+	for ci, c := range l.clients {
 		have := map[string]int{}
 		for _, cv := range c.all("/api/whatsapp/conversations") {
 			for _, m := range c.all("/api/whatsapp/conversations/" + cv["id"].(string) + "/messages") {
@@ -278,14 +277,14 @@ func TestCrash(t *testing.T) {
 				}
 			}
 		}
-		for wamid, owner := range messages {
+		for wamid, owner := range l.messages {
 			if n := have[wamid]; owner == ci && n != 1 {
 				t.Errorf("%s: acknowledged message %s is there %d times", c.Code, wamid, n)
 			} else if owner != ci && n != 0 {
 				t.Errorf("%s holds message %s of the other client", c.Code, wamid)
 			}
 		}
-		for id, owner := range events {
+		for id, owner := range l.events {
 			if owner != ci {
 				continue
 			}
@@ -296,11 +295,11 @@ func TestCrash(t *testing.T) {
 		}
 	}
 	// every send: accepted, rejected or unconfirmed; and Meta has none twice
-	if d := meta.Duplicates(); len(d) > 0 {
+	if d := l.meta.Duplicates(); len(d) > 0 {
 		t.Errorf("sent twice: %v", d)
 	}
 	accepted := map[string]string{}
-	for _, a := range meta.Accepted() {
+	for _, a := range l.meta.Accepted() {
 		accepted[a.BizOpaque] = a.ID
 	}
 	counts := map[string]int{}
@@ -326,7 +325,29 @@ func TestCrash(t *testing.T) {
 	if len(accepted) > 0 {
 		t.Errorf("Meta accepted %d messages that no client has", len(accepted))
 	}
-	t.Logf("%d messages, %d events acknowledged; sends %v", len(messages), len(events), counts)
+	t.Logf("%d messages, %d events acknowledged; sends %v", len(l.messages), len(l.events), counts)
+}
+
+// TestCrash kills the real binary at random moments under load of webhooks and events of two clients, again and again on
+// the same data.
+func TestCrash(t *testing.T) {
+	meta, err := whatsapptest.Start(whatsapptest.Config{AppSecret: appSecret, StatusDelay: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(meta.Close)
+	dir := t.TempDir()
+	p := serve(t, dir, meta)
+	l := newLoad(p, meta)
+	for round := range rounds(t, 3) {
+		stop := l.begin(p)
+		time.Sleep(time.Duration(100+rand.N(700)) * time.Millisecond) // the random moment
+		p.kill()
+		stop()
+		t.Logf("round %d: %d messages and %d events acknowledged so far", round+1, len(l.messages), len(l.events))
+		p = serve(t, dir, meta)
+	}
+	l.check(p)
 }
 
 // all reads a list to its end.
@@ -364,18 +385,7 @@ func TestServeTwice(t *testing.T) {
 	}
 	c := p.addClient("ACME", 1)
 	token := p.token
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-p.exited:
-		if err != nil {
-			t.Errorf("a stop ended with %v", err)
-		}
-		p.exited <- nil
-	case <-time.After(25 * time.Second):
-		t.Fatal("ecod does not stop in 25 s")
-	}
+	p.end(t)
 	for _, f := range []string{"admin-token", "secret-keys"} {
 		st, err := os.Stat(filepath.Join(dir, f))
 		if err != nil || st.Mode().Perm() != 0o600 {
