@@ -282,6 +282,7 @@ func TestErase(t *testing.T) {
 		}
 		erased := make(chan error, 1)
 		go func() { erased <- w.Erase(ctx, "acme") }() // as a path may spell it
+		time.Sleep(time.Second)
 		synctest.Wait()
 		select {
 		case err := <-erased:
@@ -389,6 +390,7 @@ func TestCloseWaits(t *testing.T) {
 		closed := make(chan error, 1)
 		go func() { closed <- w.Close(context.Background()) }()
 		waiting := func(why string) {
+			time.Sleep(time.Second) // of the bubble's clock
 			synctest.Wait()
 			select {
 			case err := <-closed:
