@@ -2,7 +2,7 @@ package chat
 
 import (
 	"context"
-	"hash/fnv"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,15 +117,38 @@ func (d *Desk) tidy(ctx context.Context, tn *tenant.Tenant, m *Message) error {
 	return tn.DB.Commit(ctx, append([]store.Write{Messages.Update(m)}, waiting...)...)
 }
 
-// turns let what concerns one message at Meta be taken in by one at a time, within this process.
-type turns [128]sync.Mutex
+// turns let what concerns one message at Meta be taken in by one at a time, within this process. Different messages
+// never wait for each other: a client whose database hangs holds nobody else's turn.
+type turns struct {
+	mu sync.Mutex
+	by map[string]*turn
+}
+
+type turn struct {
+	sync.Mutex
+	users int // who have it or wait for it
+}
 
 func (t *turns) lock(parts ...string) (unlock func()) {
-	h := fnv.New32a()
-	for _, p := range parts {
-		_, _ = h.Write([]byte(p + "\x00"))
+	key := strings.Join(parts, "\x00")
+	t.mu.Lock()
+	if t.by == nil {
+		t.by = map[string]*turn{}
 	}
-	m := &t[h.Sum32()%uint32(len(t))]
-	m.Lock()
-	return m.Unlock
+	mine := t.by[key]
+	if mine == nil {
+		mine = &turn{}
+		t.by[key] = mine
+	}
+	mine.users++
+	t.mu.Unlock()
+	mine.Lock()
+	return func() {
+		mine.Unlock()
+		t.mu.Lock()
+		if mine.users--; mine.users == 0 {
+			delete(t.by, key)
+		}
+		t.mu.Unlock()
+	}
 }

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +10,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/fault"
-	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 	"github.com/ecodrix/ecod/internal/whatsapp"
@@ -22,13 +23,12 @@ import (
 // comes after, at once if all is well. The inbox row is the work order: it stays received until every item is stored,
 // and a sweep finds what a crash or a full queue left behind. Sorting the same delivery again changes nothing.
 type Intake struct {
-	cfg  IntakeConfig
-	work chan store.Delivery
-	ends chan store.Settlement
+	cfg   IntakeConfig
+	lanes *lanes
+	ends  chan store.Settlement
 
-	mu     sync.Mutex
-	busy   map[string]bool      // in work now
-	resume map[string]time.Time // failed for now, not before
+	receiving atomic.Int64 // calls of Receive under way
+	crowdedAt atomic.Int64 // when they were a crowd last, Unix ns
 }
 
 // IntakeConfig is what an Intake is built from.
@@ -38,37 +38,51 @@ type IntakeConfig struct {
 	Desk    *Desk
 	Now     func() time.Time
 	Log     *slog.Logger
-	Workers int // deliveries at once
+	Workers int // lanes at once: how many clients' databases are written to
 	// Changed is called after a client's database took something in; it must not block.
 	Changed func(code string)
 	// Observe is called when a delivery is settled, for metrics.
 	Observe func(state store.DeliveryState, sinceReceived time.Duration)
-	// Busy tells that acknowledgements are being waited for: sorting lets them go first. May be nil.
-	Busy func() bool
 }
 
 const (
 	sweepEvery  = 2 * time.Second
 	sweepBehind = 5 * time.Second // what is older and in nobody's hands was left behind
+	sweepPage   = 200
+	laneWait    = time.Second // how long a sweep waits for a lane that has plenty
 	settleMost  = 256
-	queueLength = 1024 // deliveries kept in memory for the workers; what is beyond comes with the sweep
 	retryFirst  = 5 * time.Second
 	retryMost   = 5 * time.Minute
+	together    = 32 // deliveries of one lane that are sorted side by side
+
+	// In a peak, acknowledgements go before sorting. It is one while more is in hand than is sorted in a moment, and this
+	// many calls of Receive wait for the disk together: a stream that sorting keeps up with is never taken for one.
+	peakHand = handsMost / 2
+	crowd    = 32
+	crowdFor = 20 * time.Millisecond // a crowd is seen for so long after it
+	// A worker gives way for so long at most and then sorts one delivery, so that each does 20 a second at least; and not
+	// for deliveries that were received a minute ago: what goes on for longer than a peak gets its share.
+	giveWay = 50 * time.Millisecond
+	peakFor = time.Minute
 )
 
 // NewIntake makes an intake; Run works it.
 func NewIntake(cfg IntakeConfig) *Intake {
-	return &Intake{cfg: cfg, work: make(chan store.Delivery, queueLength), ends: make(chan store.Settlement, settleMost),
-		busy: map[string]bool{}, resume: map[string]time.Time{}}
+	return &Intake{cfg: cfg, lanes: newLanes(handsMost), ends: make(chan store.Settlement, settleMost)}
 }
 
 // Receive makes a delivery durable and hands it to the workers. When it returns nil, Meta may be told 200.
 func (in *Intake) Receive(ctx context.Context, client string, body []byte) error {
-	d := store.Delivery{ID: id.New("dlv"), Client: client, Body: body, ReceivedAt: in.cfg.Now().UTC()}
-	if err := in.cfg.Inbox.Receive(ctx, &d); err != nil {
+	d := store.Delivery{Client: client, Body: body}
+	if in.receiving.Add(1) >= crowd {
+		in.crowdedAt.Store(time.Now().UnixNano())
+	}
+	err := in.cfg.Inbox.Receive(ctx, &d)
+	in.receiving.Add(-1)
+	if err != nil {
 		return err
 	}
-	in.offer(d)
+	in.lanes.offer(d, in.cfg.Now()) // if there is no room, the sweep will bring it
 	return nil
 }
 
@@ -78,44 +92,19 @@ func (in *Intake) Replay(ctx context.Context, ids ...string) ([]string, error) {
 	if err != nil {
 		return again, err
 	}
-	in.mu.Lock()
 	for _, id := range again {
-		delete(in.resume, id)
+		in.lanes.putOff(id, time.Time{})
 	}
-	in.mu.Unlock()
 	for _, id := range again {
-		if d, err := in.cfg.Inbox.Delivery(ctx, id); err != nil || !in.offer(d) {
+		if d, err := in.cfg.Inbox.Delivery(ctx, id); err != nil || in.lanes.offer(d, in.cfg.Now()) != taken {
 			break // the sweep finds them
 		}
 	}
 	return again, nil
 }
 
-// offer gives a delivery to the workers unless it is in their hands, or they have plenty. True: it is taken.
-func (in *Intake) offer(d store.Delivery) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.busy[d.ID] {
-		return true
-	}
-	if at, ok := in.resume[d.ID]; ok && in.cfg.Now().Before(at) {
-		return true
-	}
-	select {
-	case in.work <- d:
-		in.busy[d.ID] = true
-		return true
-	default:
-		return false
-	}
-}
-
 // Backlog is how many deliveries are in the workers' hands or before them.
-func (in *Intake) Backlog() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return len(in.busy)
-}
+func (in *Intake) Backlog() int { return in.lanes.len() }
 
 // Run sorts deliveries until ctx ends; those in work are finished first.
 func (in *Intake) Run(ctx context.Context) error {
@@ -127,9 +116,13 @@ func (in *Intake) Run(ctx context.Context) error {
 				select {
 				case <-ctx.Done():
 					return
-				case d := <-in.work:
-					in.yield(ctx)
-					in.finish(in.sort(context.WithoutCancel(ctx), d))
+				case la := <-in.lanes.ready:
+					most := together
+					if in.peak(ctx, in.lanes.oldest(la)) {
+						most = 1
+					}
+					in.sortAll(context.WithoutCancel(ctx), in.lanes.take(la, most))
+					in.lanes.leave(la)
 				}
 			}
 		})
@@ -141,13 +134,17 @@ func (in *Intake) Run(ctx context.Context) error {
 	return nil
 }
 
-// yield lets acknowledgements go first, for a little while: Meta waits for them, nobody waits for us.
-func (in *Intake) yield(ctx context.Context) {
-	if in.cfg.Busy == nil {
-		return
-	}
-	for i := 0; i < 4 && in.cfg.Busy() && ctx.Err() == nil; i++ {
-		time.Sleep(500 * time.Microsecond)
+// peak lets acknowledgements go first: Meta waits for them, nobody waits for us. It tells whether they go on.
+func (in *Intake) peak(ctx context.Context, receivedAt time.Time) bool {
+	for end := time.Now().Add(giveWay); ; {
+		now := time.Now()
+		if now.UnixNano()-in.crowdedAt.Load() > int64(crowdFor) || in.lanes.len() < peakHand || in.cfg.Now().Sub(receivedAt) > peakFor || ctx.Err() != nil {
+			return false
+		}
+		if now.After(end) {
+			return true
+		}
+		time.Sleep(crowdFor / 4)
 	}
 }
 
@@ -169,8 +166,9 @@ func (in *Intake) sweep(ctx context.Context) {
 
 func (in *Intake) sweepOnce(ctx context.Context, before time.Time) {
 	after := ""
+	hanging := map[string]bool{} // lanes that make no room
 	for ctx.Err() == nil {
-		ds, err := in.cfg.Inbox.Pending(ctx, before, after, 200)
+		ds, err := in.cfg.Inbox.Pending(ctx, before, after, sweepPage)
 		if err != nil {
 			if ctx.Err() == nil {
 				in.cfg.Log.Error("the inbox cannot be swept", "error", err)
@@ -178,31 +176,48 @@ func (in *Intake) sweepOnce(ctx context.Context, before time.Time) {
 			return
 		}
 		for _, d := range ds {
-			for !in.offer(d) { // the workers have plenty: they will have room soon
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
 			after = d.ID
+			in.bring(ctx, d, hanging)
 		}
-		if len(ds) < 200 {
+		if len(ds) < sweepPage {
 			return
+		}
+	}
+}
+
+// bring offers a delivery until there is room for it, which there soon is; a lane that makes none is passed over.
+func (in *Intake) bring(ctx context.Context, d store.Delivery, hanging map[string]bool) {
+	key := laneOf(d.Body)
+	if hanging[key] {
+		return
+	}
+	var waited time.Duration
+	const pause = 5 * time.Millisecond
+	for {
+		switch in.lanes.offer(d, in.cfg.Now()) {
+		case taken:
+			return
+		case laneFull:
+			if waited += pause; waited > laneWait {
+				hanging[key] = true
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
 	}
 }
 
 // finish hands a delivery's end to the settler, or notes when to try again.
 func (in *Intake) finish(d store.Delivery, s store.Settlement) {
-	in.mu.Lock()
+	var again time.Time
 	if s.State == store.Received {
-		pause := min(retryMost, retryFirst<<min(d.Attempt, 10))
-		in.resume[d.ID] = in.cfg.Now().Add(pause)
-	} else {
-		delete(in.resume, d.ID)
+		again = in.cfg.Now().Add(min(retryMost, retryFirst<<min(d.Attempt, 10)))
 	}
-	in.mu.Unlock()
+	in.lanes.putOff(d.ID, again)
 	if in.cfg.Observe != nil {
 		in.cfg.Observe(s.State, in.cfg.Now().Sub(d.ReceivedAt))
 	}
@@ -230,22 +245,57 @@ func (in *Intake) settle() {
 			in.cfg.Log.Error("deliveries cannot be settled; they will be sorted again", "deliveries", len(batch), "error", err)
 		}
 		cancel()
-		in.mu.Lock()
-		for _, s := range batch {
-			delete(in.busy, s.ID)
-		}
-		in.mu.Unlock()
+		in.lanes.drop(batch)
 	}
 }
 
-// sort stores every item of a delivery with the client it belongs to. One item's trouble is not its neighbour's.
-func (in *Intake) sort(ctx context.Context, d store.Delivery) (store.Delivery, store.Settlement) {
-	s := store.Settlement{ID: d.ID, State: store.Settled}
-	batch, err := whatsapp.ParseWebhook(d.Body)
-	if err != nil {
-		s.State, s.Error = store.Failed, err.Error()
-		return d, s
+// sortAll sorts deliveries of one lane: those of one person in their order, others side by side, so that they share the
+// commits of the client's database.
+func (in *Intake) sortAll(ctx context.Context, ds []store.Delivery) {
+	type parsed struct {
+		store.Delivery
+		batch whatsapp.Batch
+		err   error
 	}
+	people := map[string][]parsed{}
+	for _, d := range ds {
+		p := parsed{Delivery: d}
+		p.batch, p.err = whatsapp.ParseWebhook(d.Body)
+		who := personOf(p.batch)
+		people[who] = append(people[who], p)
+	}
+	var all sync.WaitGroup
+	for _, theirs := range people {
+		all.Go(func() {
+			for _, p := range theirs {
+				if p.err != nil {
+					in.finish(p.Delivery, store.Settlement{ID: p.ID, State: store.Failed, Error: p.err.Error()})
+					continue
+				}
+				in.finish(p.Delivery, in.sort(ctx, p.Delivery, p.batch))
+			}
+		})
+	}
+	all.Wait()
+}
+
+// personOf tells whom a delivery concerns, as far as it decides which of them wait for each other; "" if not one person.
+func personOf(b whatsapp.Batch) string {
+	if len(b.Items) != 1 {
+		return ""
+	}
+	switch it := b.Items[0]; {
+	case it.Message != nil:
+		return cmp.Or(it.Message.GroupID, it.Message.To, it.Message.From, it.Message.FromUserID)
+	case it.Status != nil:
+		return cmp.Or(it.Status.RecipientID, it.Status.RecipientUserID)
+	}
+	return ""
+}
+
+// sort stores every item of a delivery with the client it belongs to. One item's trouble is not its neighbour's.
+func (in *Intake) sort(ctx context.Context, d store.Delivery, batch whatsapp.Batch) store.Settlement {
+	s := store.Settlement{ID: d.ID, State: store.Settled}
 	clients := map[string]*store.DeliveryState{}
 	open := map[string]*tenant.Tenant{}
 	defer func() {
@@ -291,7 +341,7 @@ func (in *Intake) sort(ctx context.Context, d store.Delivery) (store.Delivery, s
 		}
 	}
 	s.Clients = slices.Sorted(maps.Keys(clients))
-	return d, s
+	return s
 }
 
 // ingest stores one item; a panic is that item's trouble alone.
