@@ -31,7 +31,8 @@ func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
 	case q.Limit == 0:
 		q.Limit = defaultLimit
 	}
-	if _, err := s.parts(q); err != nil {
+	parts, err := s.parts(q)
+	if err != nil {
 		return nil, err
 	}
 	var out []store.Record
@@ -62,7 +63,7 @@ func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
 		}
 		return nil
 	}
-	if q.After != nil || len(s.having) > 0 { // perhaps several statements
+	if len(parts) > 1 || s.counts(q) { // several statements
 		err = db.f.snapshot(ctx, fn)
 	} else {
 		err = db.f.read(ctx, fn)
@@ -79,7 +80,11 @@ func (db *DB) Count(ctx context.Context, q store.Query) (n int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = db.f.snapshot(ctx, func(c *conn) error {
+	read := db.f.read
+	if s.counts(store.Query{}) {
+		read = db.f.snapshot
+	}
+	err = read(ctx, func(c *conn) error {
 		if s.none {
 			return nil
 		}
@@ -243,7 +248,10 @@ func in(column string, typ store.Type, values []any) cond {
 // query starts from it, and limit * N / n if the order's index is walked until enough have it: so the rarest of
 // the values leads unless n is beyond the root of limit * N. Without an order there is nothing else to walk.
 func (s *search) drive(ctx context.Context, c *conn, q store.Query) error {
-	if len(s.having) == 0 {
+	if !s.counts(q) {
+		if len(s.having) == 1 { // its table has the order already
+			s.driver = 0
+		}
 		return nil
 	}
 	var least int64
@@ -253,9 +261,8 @@ func (s *search) drive(ctx context.Context, c *conn, q store.Query) error {
 			return err
 		}
 		least = int64(math.Sqrt(float64(q.Limit)*float64(r.int(0)))) + 1
-	} else if s.driver = 0; len(s.having) == 1 {
-		return nil
 	} else {
+		s.driver = 0
 		least = 10_000 // of two that are so frequent, either will do
 	}
 	for i, h := range s.having {
@@ -268,6 +275,11 @@ func (s *search) drive(ctx context.Context, c *conn, q store.Query) error {
 		}
 	}
 	return nil
+}
+
+// counts tells whether drive needs numbers from the database for its choice.
+func (s *search) counts(q store.Query) bool {
+	return len(s.having) > 1 || len(s.having) == 1 && q.Order != ""
 }
 
 // sql makes the statement up to its order.

@@ -83,7 +83,7 @@ func (in *Inbox) Receive(ctx context.Context, d *store.Delivery) error {
 		body = []byte{} // NULL is no body
 	}
 	err := in.use(ctx, dayOf(at), true, func(f *file) error {
-		return f.write(ctx, func(tx *wtx) error {
+		return f.writeSure(ctx, func(tx *wtx) error {
 			if _, err := tx.exec(`INSERT INTO deliveries (_id, client, state, receivedAt) VALUES (?, ?, 'received', ?)`, id, d.Client, at); err != nil {
 				return err
 			}
@@ -347,6 +347,9 @@ func openDay(path string, create bool) (*file, error) {
 	})
 	if err == nil && !complete {
 		err = f.write(ctx, func(tx *wtx) error { return tx.script(inboxSchema) })
+	}
+	if err == nil {
+		err = f.write(ctx, func(tx *wtx) error { return f.tune(tx, busyFile) })
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())

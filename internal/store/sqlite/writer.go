@@ -33,9 +33,16 @@ func (f *file) writeOne(ctx context.Context, fn func(tx *wtx) error) error {
 	return f.enqueue(ctx, &request{fn: fn, one: true})
 }
 
+// writeSure is write for an fn that only what SQLite itself cannot do makes fail: no savepoint is set. Should it fail
+// otherwise after it wrote, the whole transaction does.
+func (f *file) writeSure(ctx context.Context, fn func(tx *wtx) error) error {
+	return f.enqueue(ctx, &request{fn: fn, sure: true})
+}
+
 type request struct {
 	fn    func(tx *wtx) error
 	one   bool
+	sure  bool
 	taken atomic.Bool // by the writer, to run it, or by its caller, to withdraw it
 	done  chan struct{}
 	err   error
@@ -164,7 +171,7 @@ func (f *file) rollback(cause error) {
 func (f *file) run(tx *wtx, r *request) error {
 	bg := context.Background()
 	// Undoing the first that writes is a ROLLBACK; only those behind it need a savepoint.
-	save := tx.kept && !r.one
+	save := tx.kept && !r.one && !r.sure
 	if save {
 		if _, err := tx.c.exec(bg, "SAVEPOINT one"); err != nil {
 			return err
@@ -202,7 +209,7 @@ func (f *file) run(tx *wtx, r *request) error {
 		_, err := tx.c.exec(bg, "BEGIN IMMEDIATE")
 		return err
 	}
-	return fmt.Errorf("a single write failed after it was done: %w", r.err)
+	return fmt.Errorf("a write without a savepoint failed after it was done: %w", r.err)
 }
 
 // wtx is the transaction as one fn sees it. It must not be used after fn returned.
