@@ -36,48 +36,39 @@ type process struct {
 	exited chan error
 }
 
-// start runs a program until it has said its address in a line of its output; what it says goes to a file.
+// start runs a program until a line of its output, which goes to a file, tells its address.
 func start(cmd *exec.Cmd, logFile string, address func(line []byte) string) (*process, error) {
 	log, err := os.Create(logFile)
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
+	defer log.Close()
+	cmd.Stderr = log // the file itself: nobody here spends time on copying it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	p := &process{cmd: cmd, exited: make(chan error, 1)}
-	found := make(chan string, 1)
-	go func() {
-		defer log.Close()
-		r := bufio.NewReaderSize(out, 64<<10)
-		for {
-			line, err := r.ReadSlice('\n')
-			if a := address(line); a != "" {
-				found <- a
-				break
-			}
-			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-				break
-			}
-			_, _ = log.Write(line)
+	go func() { p.exited <- cmd.Wait() }()
+	name := filepath.Base(cmd.Path)
+	for patience := time.After(60 * time.Second); ; {
+		said, err := os.ReadFile(logFile)
+		if err != nil {
+			return nil, err
 		}
-		_, _ = io.Copy(log, r)
-		p.exited <- cmd.Wait()
-	}()
-	select {
-	case p.url = <-found:
-		return p, nil
-	case err := <-p.exited:
-		said, _ := os.ReadFile(logFile)
-		return nil, fmt.Errorf("%s ended at once: %w: %s", filepath.Base(cmd.Path), err, said)
-	case <-time.After(60 * time.Second):
-		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("%s does not get ready", filepath.Base(cmd.Path))
+		for line := range bytes.Lines(said) {
+			if p.url = address(line); p.url != "" {
+				return p, nil
+			}
+		}
+		select {
+		case err := <-p.exited:
+			return nil, fmt.Errorf("%s ended at once: %w: %s", name, err, said)
+		case <-patience:
+			_ = cmd.Process.Kill()
+			return nil, fmt.Errorf("%s does not get ready: %s", name, said)
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 

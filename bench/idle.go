@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ecodrix/ecod/internal/app"
-	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
@@ -70,7 +74,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// fill writes the clients' documents into a data folder, as the registry would.
+// fill registers the clients in a data folder.
 func fill(ctx context.Context, dir string) error {
 	s, err := app.OpenEmbedded(ctx, dir)
 	if err != nil {
@@ -81,26 +85,21 @@ func fill(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC()
-	var writes []store.Write
+	clients := s.Registry(keys.Ring, slog.New(slog.DiscardHandler), func(string, string) {})
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(64) // they share commits
 	for i := range registered {
-		code := fmt.Sprintf("CLIENT%05d", i)
-		sealed, err := keys.Ring.Seal(code, "whatsapp.accessToken", strings.Repeat("t", 200))
-		if err != nil {
-			return err
-		}
-		writes = append(writes, tenant.Accounts.Insert(&tenant.Account{
-			Code: code, Name: fmt.Sprintf("Client number %d", i), Status: tenant.Active, TimeZone: "Asia/Kolkata", DefaultCountry: "IN",
-			APIKeys:   []tenant.APIKey{{SHA256: fmt.Sprintf("%064x", i), CreatedAt: now}},
-			WhatsApp:  &tenant.WhatsApp{WABAID: fmt.Sprintf("2%014d", i), PhoneNumberIDs: []string{fmt.Sprintf("3%014d", i)}, AccessToken: sealed, UpdatedAt: now},
-			CreatedAt: now, UpdatedAt: now, Rev: tenant.RevOf(code, 1),
-		}))
-		if len(writes) == 500 || i == registered-1 {
-			if err := s.Services.Commit(ctx, writes...); err != nil {
+		g.Go(func() error {
+			code := fmt.Sprintf("CLIENT%05d", i)
+			_, _, err := clients.Create(gctx, tenant.NewClient{Code: code, Name: fmt.Sprintf("Client number %d", i), TimeZone: "Asia/Kolkata", DefaultCountry: "IN"})
+			if err != nil {
 				return err
 			}
-			writes = nil
-		}
+			_, err = clients.SetWhatsApp(gctx, code, tenant.WhatsAppSecrets{
+				WABAID: fmt.Sprintf("2%014d", i), PhoneNumberIDs: []string{fmt.Sprintf("3%014d", i)}, AccessToken: secret.Text(strings.Repeat("t", 200)),
+			})
+			return err
+		})
 	}
-	return nil
+	return errors.Join(g.Wait(), clients.Close(context.WithoutCancel(ctx)))
 }
