@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -239,14 +240,22 @@ func (c *clientEraseCmd) Run(ctx context.Context) error {
 		return app.BadConfig{"--confirm must repeat the client's code."}
 	}
 	return withRegistry(ctx, &c.Config, func(e *app.Embedded, r *tenant.Registry) error {
-		if _, err := r.Account(ctx, code); err != nil {
+		a, err := r.Account(ctx, code)
+		if err != nil {
 			return err
 		}
 		n := job.New("", app.EraseJob, app.ErasePayload{ClientCode: code})
-		n.UniqueKey = "erase:" + code
+		n.MaxAttempts = 20
+		// as the admin API names it: this client, not one that has its code later
+		n.UniqueKey = "erase:" + code + ":" + strconv.FormatInt(a.CreatedAt.UnixMilli(), 10)
 		made, err := e.Queue.Enqueue(ctx, n)
 		if err != nil {
 			return err
+		}
+		if made[0].Duplicate {
+			if _, err := e.Queue.Retry(ctx, made[0].Job.ID); err != nil {
+				return err
+			}
 		}
 		if err := r.BeginErase(ctx, code); err != nil {
 			return err

@@ -341,8 +341,9 @@ func (d *Desk) HandleResend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 			return err
 		}
 		m.Send.State, m.Send.Resent, m.Status = planned, true, Queued
+		m.Send.Token = 0 // the tokens of the job to come begin anew
 		next = []store.NewJob{d.secondSend(tn, m)}
-		return tn.DB.Commit(ctx, Messages.Update(m))
+		return tn.DB.Commit(ctx, news.Write(d.Now(), news.MessageStatus, m.ID+"|resend", "message", m.View()), Messages.Update(m))
 	})
 	return job.Result{Next: next}, err
 }

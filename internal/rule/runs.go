@@ -180,13 +180,30 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([
 	return e.follow(ctx, tn, ev, []*Run{run})
 }
 
-// Run reads a run; fault.NotFound.
+// Run reads a run; fault.NotFound. Steps whose answer was lost show what became known of their messages since.
 func (e *Engine) Run(ctx context.Context, tn *tenant.Tenant, runID string) (*Run, error) {
 	r, err := Runs.Get(ctx, tn.DB, runID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fault.Missing("run")
 	}
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.State != StepUnconfirmed {
+			continue
+		}
+		m, err := chat.Messages.Get(ctx, tn.DB, s.MessageID)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			return nil, err
+		case m.WAMID != "":
+			s.State, s.Output = StepDone, raw(map[string]string{"messageId": m.ID, "wamid": m.WAMID})
+		}
+	}
+	return r, nil
 }
 
 // conflictFree runs a read-then-commit until no other writer came between.
