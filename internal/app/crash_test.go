@@ -331,6 +331,7 @@ func (l *load) check(p *process) {
 // TestCrash kills the real binary at random moments under load of webhooks and events of two clients, again and again on
 // the same data.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	meta, err := whatsapptest.Start(whatsapptest.Config{AppSecret: appSecret, StatusDelay: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)

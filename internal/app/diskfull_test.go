@@ -18,6 +18,7 @@ import (
 // shell that starts it) stands for it. What was acknowledged before is all there when there is room again, and what was
 // refused can be told again.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	meta, dir := newMeta(t), t.TempDir()
 	p := serve(t, dir, meta)
 	c := p.addClient("ACME", 1)

@@ -268,6 +268,7 @@ func (w *world) from(phone, userID, id, text string) []byte {
 // TestFaultCut cuts every handler's writes after each one of them, runs the handler again, and expects the state and the
 // jobs that a straight run gives.
 func TestFaultCut(t *testing.T) {
+	t.Parallel()
 	event := func(w *world) { // an event was worked off
 		w.rule(fullRule)
 		_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(map[string]any{"name": "Dhanesh"}))

@@ -91,6 +91,7 @@ func after(t *testing.T, text, mark string) string {
 // A client that the API, the shell or a hand in the database made is served within 5 s by the engine that runs, and so
 // is every change.
 func TestClientsAppear(t *testing.T) {
+	t.Parallel()
 	meta, dir := newMeta(t), t.TempDir()
 	p := serve(t, dir, meta, "ECOD_WORKER_POLL_INTERVAL=500ms") // jobs of the shell wait for the poll
 	served := func(what string, c *client, status int) {
@@ -213,6 +214,7 @@ func TestClientsAppear(t *testing.T) {
 
 // A suspended client may do nothing, and loses nothing: what comes in is kept, what was to be sent waits.
 func TestSuspend(t *testing.T) {
+	t.Parallel()
 	meta := newMeta(t)
 	e := start(t, t.TempDir(), meta)
 	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
@@ -318,6 +320,7 @@ func TestKeysAndErasure(t *testing.T) {
 // What Meta refuses: a dead token parks the job until there is a new one, a limit puts it off and costs no attempt, a
 // known failure is tried again, and what can never be sent ends the run.
 func TestMetaRefuses(t *testing.T) {
+	t.Parallel()
 	meta := newMeta(t)
 	e := start(t, t.TempDir(), meta)
 	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
@@ -532,6 +535,7 @@ func TestReenrolment(t *testing.T) {
 
 // An event whose client cannot be reached is taken in all the same, and its work follows.
 func TestDeferredEvent(t *testing.T) {
+	t.Parallel()
 	meta, dir := newMeta(t), t.TempDir()
 	e := start(t, dir, meta)
 	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
@@ -585,12 +589,16 @@ func TestStanding(t *testing.T) {
 	c.run(c.tell("918143963821"), "done")
 	want(t, "healthz", e.send("GET", "/healthz", nil, nil).want(200), "status", "ok")
 	want(t, "readyz", e.send("GET", "/readyz", nil, nil).want(200), "status", "ready")
-	metrics := string(e.send("GET", "/metrics", nil, nil).want(200).Body)
-	for _, name := range []string{"ecod_job_executions_total", `type="whatsapp.send"`, "ecod_webhook_deliveries_total", "ecod_clients 1", "ecod_sockets 0", "go_goroutines"} {
-		if !strings.Contains(metrics, name) {
-			t.Errorf("no %s in the metrics", name)
+	var metrics string
+	eventually(t, "the metrics tell of it", func() string {
+		metrics = string(e.send("GET", "/metrics", nil, nil).want(200).Body)
+		for _, name := range []string{"ecod_job_executions_total", `type="whatsapp.send"`, `ecod_webhook_deliveries_total{state="settled"} 3`, "ecod_clients 1", "ecod_sockets 0", "go_goroutines"} {
+			if !strings.Contains(metrics, name) {
+				return "no " + name
+			}
 		}
-	}
+		return ""
+	})
 	if strings.Contains(metrics, "ACME") || strings.Contains(metrics, "918143963821") {
 		t.Error("the metrics name a client, or a customer")
 	}
