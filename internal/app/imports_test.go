@@ -35,7 +35,7 @@ var plan = map[string][]string{
 	"internal/google/googletest": {},
 	"internal/s3":                {"internal/secret"},
 	"internal/s3/s3test":         {},
-	"internal/media":             {"internal/s3", "internal/secret", "internal/store"},
+	"internal/media":             {"internal/fault", "internal/s3", "internal/secret", "internal/store"},
 
 	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
 	"internal/job":    {"internal/fault", "internal/id", "internal/store", "internal/tenant"},

@@ -32,6 +32,9 @@ func newMetrics() *metrics {
 	}
 	m.registry.MustRegister(m.jobs, m.jobWait, m.jobRun, m.deliveries, m.sorting,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, s := range []store.DeliveryState{store.Settled, store.Unresolved, store.Failed, store.Received} {
+		m.deliveries.WithLabelValues(string(s)) // 0 until it happens: an alert needs a line to look at
+	}
 	return m
 }
 

@@ -210,16 +210,10 @@ func TestRealtimeCatchUp(t *testing.T) {
 		others = append(others, fmt.Sprintf("9181439639%02d", i))
 	}
 	tell(others...)
-	missed := []said{}
-	for _, s := range witness.all() {
-		if s.seq() > last {
-			missed = append(missed, s)
-		}
-	}
 	back := c.listen(t, sockettest.Upgrade)
 	var got []said
-	pieces := 0
-	for seq, more := last, true; more; pieces++ {
+	pieces, seq := 0, last
+	for more := true; more; pieces++ {
 		var items []said
 		var reset bool
 		items, seq, more, reset = back.since(seq)
@@ -228,6 +222,20 @@ func TestRealtimeCatchUp(t *testing.T) {
 		}
 		got = append(got, items...)
 	}
+	var missed []said // of what the witness hears, up to the number that the answers reached
+	eventually(t, "the witness hears as much", func() string {
+		missed = nil
+		heard := witness.all()
+		for _, s := range heard {
+			if s.seq() > last && s.seq() <= seq {
+				missed = append(missed, s)
+			}
+		}
+		if end := heard[len(heard)-1].seq(); end < seq {
+			return fmt.Sprintf("it is at %v, the answers at %v", end, seq)
+		}
+		return ""
+	})
 	if !reflect.DeepEqual(got, missed) {
 		t.Errorf("missed %d events, told of %d", len(missed), len(got))
 	}

@@ -66,6 +66,9 @@ func (a *App) pruneTenant(ctx context.Context, code string) {
 	for _, r := range retention {
 		before := time.Now().Add(-r.keep).UnixMilli()
 		recs, err := tn.DB.Find(ctx, store.Query{Kind: r.kind, Where: []store.Term{store.Where(r.field, store.Lt, before)}, Order: r.field, Limit: pruneMost})
+		if r.kind == news.Items.Schema.Kind && len(recs) > 0 && len(recs) < pruneMost {
+			recs = recs[:len(recs)-1] // the newest item that is old: a client that was quiet can still be told what is new since
+		}
 		if err == nil && len(recs) > 0 {
 			writes := make([]store.Write, len(recs))
 			for i, rec := range recs {
