@@ -28,7 +28,18 @@ func RegisterLeads(a *API, book *crm.Book) {
 			}
 			return &taggedLead{ETag: etag(l.Version), Body: l.View(l.Version)}, nil
 		})
-	Client(a, Op{Route: "GET /api/crm/contacts/{id}", ID: "getContact", Tag: tag, Summary: "Read a contact"}, getContact)
+	Client(a, Op{Route: "GET /api/crm/contacts/{id}", ID: "getContact", Tag: tag, Summary: "Read a contact",
+		Description: "A contact that turned out to be another is answered as that one."},
+		func(ctx context.Context, tn *tenant.Tenant, in *ByID) (*taggedContact, error) {
+			c, err := book.Person(ctx, tn, in.ID)
+			if errors.Is(err, store.ErrNotFound) {
+				return nil, fault.Missing("contact")
+			}
+			if err != nil {
+				return nil, err
+			}
+			return &taggedContact{ETag: etag(c.Version), Body: contactView(c)}, nil
+		})
 }
 
 type taggedLead struct {
@@ -155,15 +166,4 @@ func contactView(c *crm.Contact) ContactView {
 type taggedContact struct {
 	ETag string `header:"ETag"`
 	Body ContactView
-}
-
-func getContact(ctx context.Context, tn *tenant.Tenant, in *ByID) (*taggedContact, error) {
-	c, err := crm.Contacts.Get(ctx, tn.DB, in.ID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fault.Missing("contact")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &taggedContact{ETag: etag(c.Version), Body: contactView(c)}, nil
 }

@@ -539,6 +539,8 @@ func TestGoldenMeaning(t *testing.T) {
 				person = p
 			}
 		}
+		was := c.call("GET", "/api/crm/leads/"+lead, nil).want(200).get("contactId").(string)
+		want(t, "the lead's contact", c.call("GET", "/api/crm/contacts/"+was, nil).want(200), "userId", benUser, "phone", "+"+ben)
 		if person == nil || person.Phone != "+"+ben || person.LeadID != lead || person.OptedOutAt == nil {
 			t.Errorf("merged: %+v", person)
 		}

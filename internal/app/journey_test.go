@@ -248,3 +248,76 @@ func TestInboundJourney(t *testing.T) {
 		t.Errorf("an unsigned delivery was stored: %s", d.Body)
 	}
 }
+
+// A lead that was known by its mailbox alone is written to as soon as its phone is told.
+func TestLeadGainsPhone(t *testing.T) {
+	e := start(t, t.TempDir(), newMeta(t))
+	c := e.addClient("ACME", 1)
+	c.call("POST", "/api/crm/automations/rules", helloRule()).want(201)
+	tell := func(who map[string]any) *answer {
+		t.Helper()
+		ev := hello("")
+		delete(ev, "phone")
+		for k, v := range who {
+			ev[k] = v
+		}
+		return c.call("POST", "/api/crm/automations/events", ev).want(202)
+	}
+	first := tell(map[string]any{"email": "D@Example.com"})
+	want(t, "run", c.run(first.get("runs.0.runId").(string), "failed"), "error.code", "no_address")
+	second := tell(map[string]any{"email": "d@example.com", "phone": "08143963821"})
+	if second.get("leadId") != first.get("leadId") || second.get("leadCreated") != false {
+		t.Errorf("first %s, then %s", first.Body, second.Body)
+	}
+	c.run(second.get("runs.0.runId").(string), "done")
+	lead := c.call("GET", "/api/crm/leads/"+first.get("leadId").(string), nil).want(200)
+	want(t, "lead", lead, "phone", "+918143963821", "email", "d@example.com")
+	want(t, "contact", c.call("GET", "/api/crm/contacts/"+lead.get("contactId").(string), nil).want(200), "phone", "+918143963821", "leadId", lead.get("id"))
+	e.webhook(whatsapptest.Batch(e.meta.InboundText(c.Number, "918143963821", "Dhanesh", "Thanks"))).want(200)
+	e.sorted(t)
+	for _, cv := range c.all("/api/whatsapp/conversations") {
+		if cv["leadId"] != lead.get("id") {
+			t.Errorf("conversation %v is not the lead's", cv)
+		}
+	}
+	if n := len(c.all("/api/whatsapp/conversations")); n != 1 {
+		t.Errorf("%d conversations of one person", n)
+	}
+}
+
+// A client's own Meta app: its secret opens its address, and only what is its own comes in there.
+func TestOwnApp(t *testing.T) {
+	e := start(t, t.TempDir(), newMeta(t))
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
+	const own, path = "acme-app-secret", "/api/whatsapp/webhook/acme"
+	e.admin("PUT", "/api/clients/ACME/secrets/whatsapp", map[string]any{"wabaId": c.WABA, "phoneNumberIds": []string{c.Number}, "accessToken": c.Token,
+		"appSecret": own, "verifyToken": "acme-verify"}).want(200)
+	body := whatsapptest.Batch(e.meta.InboundText(c.Number, "12025550143", "Ana", "Hello"), e.meta.InboundText(other.Number, "12025550143", "Ana", "Hello"))
+	post := func(path, secret string) *answer {
+		t.Helper()
+		return e.send("POST", path, body, map[string]string{"X-Hub-Signature-256": whatsapptest.Sign(secret, body)})
+	}
+	post(path, appSecret).problem(401, "")                   // the operator's
+	post("/api/whatsapp/webhook", own).problem(401, "")      // its own, elsewhere
+	post("/api/whatsapp/webhook/BETA", own).problem(401, "") // and at another's
+	post(path, own).want(200)
+	if d := e.sorted(t); d.State != "unresolved" || strings.Join(d.Clients, " ") != "ACME" {
+		t.Errorf("delivery %s of %v", d.State, d.Clients)
+	}
+	if n, m := len(c.all("/api/whatsapp/conversations")), len(other.all("/api/whatsapp/conversations")); n != 1 || m != 0 {
+		t.Errorf("%d conversations of its own, %d of the other's", n, m)
+	}
+	list := c.call("GET", "/api/whatsapp/deliveries", nil).want(200)
+	if list.get("items.0.state") != "unresolved" || list.get("items.1") != nil {
+		t.Errorf("its deliveries: %s", list.Body)
+	}
+	if l := other.call("GET", "/api/whatsapp/deliveries", nil).want(200); l.get("items.0") != nil {
+		t.Errorf("the other's deliveries: %s", l.Body)
+	}
+	challenge := "?hub.mode=subscribe&hub.challenge=77&hub.verify_token="
+	if a := e.send("GET", path+challenge+"acme-verify", nil, nil).want(200); string(a.Body) != "77" {
+		t.Errorf("challenge answered with %q", a.Body)
+	}
+	e.send("GET", path+challenge+"verify-me", nil, nil).problem(403, "")
+	e.send("GET", "/api/whatsapp/webhook"+challenge+"acme-verify", nil, nil).problem(403, "")
+}

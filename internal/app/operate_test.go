@@ -517,7 +517,6 @@ func TestReenrolment(t *testing.T) {
 		{"type": "lead.tag.add", "tags": []string{"ping"}}}}).want(201).get("id").(string)
 	rules[start] = "start"
 	tell("custom.loop")
-	last := 0
 	eventually(t, "the loop ends", func() string {
 		for _, state := range []string{"ready", "running", "scheduled"} {
 			if l := c.call("GET", "/api/jobs?type=automation.event&state="+state, nil).want(200); l.get("items.0") != nil {
@@ -526,7 +525,7 @@ func TestReenrolment(t *testing.T) {
 		}
 		return ""
 	})
-	last = len(c.all("/api/crm/automations/runs"))
+	last := len(c.all("/api/crm/automations/runs"))
 	if last > 60 {
 		t.Errorf("%d runs: the loop ran away", last)
 	}

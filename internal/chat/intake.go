@@ -96,8 +96,13 @@ func (in *Intake) Replay(ctx context.Context, ids ...string) ([]string, error) {
 		in.lanes.putOff(id, time.Time{})
 	}
 	for _, id := range again {
-		if d, err := in.cfg.Inbox.Delivery(ctx, id); err != nil || in.lanes.offer(d, in.cfg.Now()) != taken {
-			break // the sweep finds them
+		d, err := in.cfg.Inbox.Delivery(ctx, id)
+		if err != nil {
+			in.cfg.Log.Warn("a delivery to be sorted again waits for the sweep", "delivery", id, "error", err)
+			continue
+		}
+		if in.lanes.offer(d, in.cfg.Now()) == full {
+			break // the sweep finds the others
 		}
 	}
 	return again, nil

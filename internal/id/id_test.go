@@ -10,8 +10,9 @@ func TestDerived(t *testing.T) {
 	if Derived("con", "ab", "c") == Derived("con", "a", "bc") || Derived("con", "a") == Derived("lea", "a") {
 		t.Error("other parts, the same id")
 	}
-	if Derived("con", "a") != Derived("con", "a") {
-		t.Error("the same parts, another id")
+	first := Derived("con", "a", "b")
+	if again := Derived("con", "a", "b"); first != again {
+		t.Errorf("the same parts give %s and %s", first, again)
 	}
 }
 
