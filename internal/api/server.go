@@ -47,6 +47,8 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 		a.cfg.Log.Warn("requests were cut off after the drain timeout")
 		err = srv.Close()
 	}
-	_ = <-failed // http.ErrServerClosed
+	if stopped := <-failed; !errors.Is(stopped, http.ErrServerClosed) {
+		err = errors.Join(err, stopped)
+	}
 	return err
 }

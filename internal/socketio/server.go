@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -257,7 +256,7 @@ func (srv *Server) noteClose(reason string, backlog int64) {
 	switch reason {
 	case ReasonSlowClient:
 		srv.stats.slow.Add(1)
-		srv.cfg.Logger.Warn("socketio: slow client cut off", slog.Int64("waitingBytes", backlog))
+		srv.cfg.Logger.Warn("socketio: slow client cut off", "waitingBytes", backlog)
 	case ReasonPingTimeout:
 		srv.stats.pingTimeouts.Add(1)
 	case ReasonParseError:

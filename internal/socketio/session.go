@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -409,5 +408,5 @@ func (s *session) end() {
 
 func (srv *Server) panicked(v any) {
 	srv.stats.panics.Add(1)
-	srv.cfg.Logger.Error("socketio: handler panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	srv.cfg.Logger.Error("socketio: handler panicked", "panic", v, "stack", string(debug.Stack()))
 }
