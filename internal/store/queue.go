@@ -134,7 +134,8 @@ type ClaimRequest struct {
 type JobCounts map[State]int64
 
 // Queue is the durable job queue of the services database. Times are the store's own clock: a caller's clock never
-// decides about a lease. Every method returns when its change is durable.
+// decides about a lease. Every method returns when its change is durable; only Claim and Beat may be undone by a power
+// cut (never by the end of a process): the jobs are then ready, or leased for less long, and are claimed again.
 type Queue interface {
 	// Enqueue makes jobs, all in one commit. ErrKeyReuse (nothing made) if a key is known with another payload or type.
 	Enqueue(ctx context.Context, jobs ...NewJob) ([]Enqueued, error)

@@ -29,6 +29,7 @@ type file struct {
 	reading chan struct{}  // a place for each reader
 	w       *conn          // the writer goroutine's own
 	tuning  string         // so is this: pragmas of w beyond the usual
+	relaxed bool           // and this: w's COMMIT does not wait for the disk now
 
 	mu      sync.Mutex
 	closed  bool

@@ -163,7 +163,16 @@ type laneChange struct {
 
 // change runs fn in a transaction, keeps the lanes in step and tells the runner.
 func (q *Queue) change(ctx context.Context, fn func(c *change) error) error {
-	return q.f.write(ctx, func(tx *wtx) error {
+	return q.f.write(ctx, q.changing(fn))
+}
+
+// changeRedoable is change for what is made again if a power cut undoes it: a claim, a beat.
+func (q *Queue) changeRedoable(ctx context.Context, fn func(c *change) error) error {
+	return q.f.writeRedoable(ctx, q.changing(fn))
+}
+
+func (q *Queue) changing(fn func(c *change) error) func(tx *wtx) error {
+	return func(tx *wtx) error {
 		c := &change{wtx: tx, q: q, lanes: map[string]*laneChange{}, due: never}
 		if err := c.readClock(); err != nil {
 			return err
@@ -182,7 +191,7 @@ func (q *Queue) change(ctx context.Context, fn func(c *change) error) error {
 			})
 		}
 		return nil
-	})
+	}
 }
 
 // sooner notes that a job is due and tells whether none was known to be due before it.

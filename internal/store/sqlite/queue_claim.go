@@ -46,7 +46,7 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 		return nil, err
 	}
 	var jobs []store.Job
-	err = q.change(ctx, func(c *change) error {
+	err = q.changeRedoable(ctx, func(c *change) error {
 		jobs = make([]store.Job, 0, min(r.Limit, 256))
 		if _, err := c.expire(expireMost); err != nil {
 			return err
@@ -157,7 +157,7 @@ func (q *Queue) Beat(ctx context.Context, owner string, lease time.Duration) ([]
 		return nil, invalid("a beat without owner or lease")
 	}
 	var held []store.Held
-	err := q.change(ctx, func(c *change) error {
+	err := q.changeRedoable(ctx, func(c *change) error {
 		held = nil
 		for r, err := range c.rows(`UPDATE jobs INDEXED BY jobsRunning SET leaseUntil = ? WHERE state = 'running' AND owner = ?
 			RETURNING _id, token, cancelRequested`, c.now+lease.Milliseconds(), owner) {

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -39,10 +40,17 @@ func (f *file) writeSure(ctx context.Context, fn func(tx *wtx) error) error {
 	return f.enqueue(ctx, &request{fn: fn, sure: true})
 }
 
+// writeRedoable is write for a change that is made again if a power cut undoes it: where it shares its transaction with
+// no other kind, COMMIT does not wait for the disk. The end of the process undoes nothing.
+func (f *file) writeRedoable(ctx context.Context, fn func(tx *wtx) error) error {
+	return f.enqueue(ctx, &request{fn: fn, redo: true})
+}
+
 type request struct {
 	fn    func(tx *wtx) error
 	one   bool
 	sure  bool
+	redo  bool
 	taken atomic.Bool // by the writer, to run it, or by its caller, to withdraw it
 	done  chan struct{}
 	err   error
@@ -113,7 +121,7 @@ func (f *file) drain() {
 func (f *file) commit(batch []*request) {
 	tx := &wtx{}
 	ran := make([]*request, 0, len(batch))
-	err := f.begin(tx)
+	err := f.begin(tx, !slices.ContainsFunc(batch, func(r *request) bool { return !r.redo }))
 	for _, r := range batch {
 		if !r.taken.CompareAndSwap(false, true) {
 			continue
@@ -140,15 +148,26 @@ func (f *file) commit(batch []*request) {
 	}
 }
 
-// begin starts a transaction, on a new connection if there is none.
-func (f *file) begin(tx *wtx) (err error) {
+// begin starts a transaction, on a new connection if there is none. relaxed: its COMMIT need not reach the disk.
+func (f *file) begin(tx *wtx, relaxed bool) (err error) {
 	if f.w == nil {
 		if f.w, err = f.connect(context.Background(), true); err != nil {
 			f.w = nil
 			return err
 		}
+		f.relaxed = false
 	}
 	tx.c = f.w
+	if relaxed != f.relaxed {
+		pragma := "PRAGMA synchronous = FULL"
+		if relaxed {
+			pragma = "PRAGMA synchronous = NORMAL"
+		}
+		if _, err = f.w.exec(context.Background(), pragma); err != nil {
+			return err
+		}
+		f.relaxed = relaxed
+	}
 	_, err = f.w.exec(context.Background(), "BEGIN IMMEDIATE")
 	return err
 }
