@@ -98,8 +98,8 @@ func (c *Client) send(ctx context.Context, acc Account, msg Message) *Error {
 		return e
 	}
 	return c.with(ctx, acc, func(n *lane) *Error {
-		for fresh := false; ; fresh = true {
-			s := c.take(n, fresh)
+		for {
+			s := c.take(n)
 			kept := s != nil
 			if s == nil {
 				if s, e = c.open(ctx, acc); e != nil {
@@ -107,12 +107,11 @@ func (c *Client) send(ctx context.Context, acc Account, msg Message) *Error {
 				}
 			}
 			e = s.send(ctx, l)
-			if e != nil && e.retry && kept && ctx.Err() == nil {
-				s.quit()
-				continue // its like may be gone too: the second time on a new one
-			}
 			c.keep(n, s)
-			return e
+			if e == nil || !e.retry || !kept || ctx.Err() != nil {
+				return e
+			}
+			// It was kept too long. Nothing of the message was written; the next is another, or a new one.
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 type letter struct {
 	from, to string // the envelope, without brackets
 	utf8     bool   // an address needs SMTPUTF8
+	toUTF8   bool   // the recipient's does
 	raw      []byte // header and body, lines ended by CRLF, dots not yet doubled
 }
 
@@ -33,7 +34,7 @@ func (c *Client) compose(acc Account, msg Message) (*letter, *Error) {
 		e.Bounce = BounceHard
 		return nil, e
 	}
-	l := &letter{from: from.String(), to: to.String(), utf8: from.utf8 || to.utf8}
+	l := &letter{from: from.String(), to: to.String(), utf8: from.utf8 || to.utf8, toUTF8: to.utf8}
 
 	if !isID(msg.ID) {
 		return nil, invalid(ScopeMessage, "the id is missing or is not made of letters, digits and .-_+=")

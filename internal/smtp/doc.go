@@ -13,8 +13,8 @@
 // the message may have gone out. Every error of a [Client] is an [*Error], whose
 // [Outcome] says so. There is one moment of doubt: after the final dot of the
 // message was handed over and before its answer was read. All other failures
-// are certain. A client never sends a message twice: it begins anew, once, only
-// if a kept connection turns out to be gone before any of the message was written.
+// are certain. A client never sends a message twice: it begins anew only if a
+// kept connection turns out to be gone before any of the message was written.
 //
 // # Whose server it is
 //

@@ -55,26 +55,18 @@ func (c *Client) forget(key login, n *lane) {
 	}
 }
 
-// take gives the connection that was kept last; nil if there is none. With
-// fresh it gives none and closes those that are kept.
-func (c *Client) take(n *lane, fresh bool) *session {
+// take gives the connection that was kept last; nil if there is none.
+func (c *Client) take(n *lane) *session {
 	c.mu.Lock()
-	taken := n.idle
-	if !fresh {
-		taken = n.idle[max(0, len(n.idle)-1):]
+	defer c.mu.Unlock()
+	if len(n.idle) == 0 {
+		return nil
 	}
-	taken = slices.Clone(taken)
-	n.idle = n.idle[:len(n.idle)-len(taken)]
-	c.idle -= len(taken)
-	c.mu.Unlock()
-	for _, s := range taken {
-		s.timer.Stop() // if it went off already, it finds nothing to close
-		if !fresh {
-			return s
-		}
-		s.quit()
-	}
-	return nil
+	s := n.idle[len(n.idle)-1]
+	n.idle = n.idle[:len(n.idle)-1]
+	c.idle--
+	s.timer.Stop() // if it went off already, it finds nothing to close
+	return s
 }
 
 // keep puts a connection back, or closes it if it is not fit to be used again.

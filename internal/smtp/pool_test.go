@@ -197,7 +197,7 @@ func TestTheServerLeavesFirst(t *testing.T) {
 // TestAnAnswerTooMany is not taken for the answer to the next message.
 func TestAnAnswerTooMany(t *testing.T) {
 	s, c, acc := post(t, smtptest.Config{Security: "none"}, smtp.Config{})
-	s.Next(1, ".", smtptest.Accepting(smtptest.Raw("250 taken\r\n250 and once more\r\n")))
+	s.Next(1, ".", smtptest.Accepting(smtptest.Raw("250 taken\r\n550 5.1.1 on second thoughts\r\n")))
 	for i := range 2 {
 		if err := c.Send(t.Context(), acc, mail(i)); err != nil {
 			t.Fatal(err)
@@ -205,6 +205,20 @@ func TestAnAnswerTooMany(t *testing.T) {
 	}
 	if opened, _, _ := s.Connections(); opened != 2 || len(s.Accepted()) != 2 {
 		t.Errorf("%d connections, %d taken", opened, len(s.Accepted()))
+	}
+}
+
+// TestALongTalk uses one connection for more answers than one message may get.
+func TestALongTalk(t *testing.T) {
+	s, c, acc := post(t, smtptest.Config{Security: "none"}, smtp.Config{MaxPerConnection: 1000})
+	s.Next(-1, ".", smtptest.Accepting(smtptest.Reply(251, "2.0.0", strings.Repeat("taken ", 500)+"\nthank you"))) // any 2xx is a yes
+	for i := range 120 {
+		if err := c.Send(t.Context(), acc, mail(i)); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if opened, _, _ := s.Connections(); opened != 1 {
+		t.Errorf("%d connections", opened)
 	}
 }
 

@@ -89,6 +89,21 @@ func TestTheMailAsItArrives(t *testing.T) {
 	}
 }
 
+func TestALongID(t *testing.T) {
+	s, c, acc := post(t, smtptest.Config{}, smtp.Config{})
+	for i, id := range []string{"short", strings.Repeat("0123456789", 12)} {
+		msg := mail(1)
+		msg.ID, msg.Text = id, "\r\nMessage-ID:\r\n <x"
+		if err := c.Send(t.Context(), acc, msg); err != nil {
+			t.Fatal(err)
+		}
+		data := string(s.Accepted()[i].Data)
+		if !strings.Contains(data, "\r\nMessage-ID: <"+id+"@acme.test>\r\n") || !strings.Contains(data, "\r\nMessage-ID:\r\n <x") {
+			t.Error(data)
+		}
+	}
+}
+
 func TestOnePartAlone(t *testing.T) {
 	s, c, acc := post(t, smtptest.Config{Security: "tls"}, smtp.Config{})
 	for kind, msg := range map[string]smtp.Message{
@@ -146,6 +161,11 @@ func TestAddressesThatAreNotASCII(t *testing.T) {
 	e := smtpError(t, c1.Send(t.Context(), acc, msg))
 	if e.Outcome != smtp.Rejected || e.Scope != smtp.ScopeRecipient || e.HardBounce() || slices.Contains(plain.Verbs(0), "MAIL") {
 		t.Errorf("%+v after %v", e, plain.Verbs(0))
+	}
+	ours := acc
+	ours.From = "clínica@acme.test"
+	if e := smtpError(t, c1.Send(t.Context(), ours, mail(1))); e.Scope != smtp.ScopeAccount || e.Bounce != smtp.BounceNone {
+		t.Errorf("%+v", e)
 	}
 	able, c2, acc := post(t, smtptest.Config{SMTPUTF8: true}, smtp.Config{})
 	if err := c2.Send(t.Context(), acc, msg); err != nil {

@@ -161,8 +161,11 @@ func (s *session) mechanism(host string, acc Account) wire.Auth {
 // send hands over one message.
 func (s *session) send(ctx context.Context, l *letter) *Error {
 	if ok, _ := s.client.Extension("SMTPUTF8"); l.utf8 && !ok {
-		return &Error{Op: "validate", Outcome: Rejected, Scope: ScopeRecipient, Bounce: BounceSoft,
-			Err: &reason{ErrInvalid, "an address is not ASCII, and the server does not take such"}}
+		e := invalid(ScopeAccount, "an address is not ASCII, and the server does not take such")
+		if l.toUTF8 {
+			e.Scope, e.Bounce = ScopeRecipient, BounceSoft
+		}
+		return e
 	}
 	if _, size := s.client.Extension("SIZE"); size != "" {
 		if most, err := strconv.Atoi(size); err == nil && most > 0 && len(l.raw) > most {
