@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/fault"
-	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -43,6 +41,7 @@ type ClientView struct {
 	DefaultCountry *string          `json:"defaultCountry" doc:"ISO 3166-1 alpha-2, for phones written without a country."`
 	AllowedOrigins []string         `json:"allowedOrigins" doc:"Whose pages may call, and open sockets."`
 	WhatsApp       *ClientMetaBrief `json:"whatsapp"`
+	Settings       ClientSettings   `json:"settings"`
 	CreatedAt      Time             `json:"createdAt"`
 	UpdatedAt      Time             `json:"updatedAt"`
 }
@@ -51,6 +50,13 @@ type ClientView struct {
 type ClientMetaBrief struct {
 	WABAID         string   `json:"wabaId"`
 	PhoneNumberIDs []string `json:"phoneNumberIds"`
+}
+
+// ClientSettings are a client's own defaults; what is absent is the product's.
+type ClientSettings struct {
+	Reminders   []string `json:"reminders,omitzero" nullable:"false" maxItems:"10" doc:"Of appointments: offsets such as -24h; empty: none." example:"[\"-24h\",\"-1h\"]"`
+	OptOutWords []string `json:"optOutWords,omitzero" nullable:"false" maxItems:"50" doc:"Whole messages that ask for no more messages; any case."`
+	OptInWords  []string `json:"optInWords,omitzero" nullable:"false" maxItems:"50"`
 }
 
 // CreatedClient is a new client with its first key, shown this once.
@@ -64,6 +70,9 @@ func clientView(a *tenant.Account) ClientView {
 		ClientCode: a.Code, Name: a.Name, Status: a.Status, TimeZone: or(a.TimeZone, "UTC"), Locale: orNull(a.Locale),
 		DefaultCountry: orNull(a.DefaultCountry), AllowedOrigins: append([]string{}, a.AllowedOrigins...),
 		CreatedAt: Time{a.CreatedAt}, UpdatedAt: Time{a.UpdatedAt},
+	}
+	if s := a.Settings; s != nil {
+		v.Settings = ClientSettings{s.Reminders, s.OptOutWords, s.OptInWords}
 	}
 	if w := a.WhatsApp; w != nil {
 		v.WhatsApp = &ClientMetaBrief{w.WABAID, append([]string{}, w.PhoneNumberIDs...)}
@@ -95,11 +104,7 @@ func RegisterClients(a *API, tenants *tenant.Registry, queue store.Queue) {
 	Admin(a, Op{Route: "POST /api/clients/{code}/suspend", ID: "suspendClient", Tag: tag, Summary: "Suspend a client",
 		Description: "Its calls are answered 403 and its jobs are held. Webhooks for it are still taken in."}, c.setStatus(tenant.Suspended))
 	Admin(a, Op{Route: "POST /api/clients/{code}/resume", ID: "resumeClient", Tag: tag, Summary: "Resume a suspended client"}, c.setStatus(tenant.Active))
-	Admin(a, Op{Route: "PUT /api/clients/{code}/secrets/whatsapp", ID: "setClientWhatsApp", Tag: tag, Summary: "Set a client's Meta account",
-		Description: "Replaces the account whole: an appSecret or verifyToken that is left out is removed. The first phone number is the one to send from. " +
-			"A number that belongs to another client: 409 whatsapp.number_taken."}, c.setWhatsApp)
-	Admin(a, Op{Route: "GET /api/clients/{code}/secrets", ID: "listClientSecrets", Tag: tag, Summary: "List which secrets a client has",
-		Description: "Names only, never a value."}, c.secrets)
+	c.registerSecrets(a)
 	a.nullable("ClientView", "whatsapp")
 	a.nullable("CreatedClient", "whatsapp")
 }
@@ -176,12 +181,13 @@ func (c clients) get(ctx context.Context, in *ByCode) (*Answer[ClientView], erro
 type clientPatch struct {
 	ByCode
 	Body struct {
-		Name           Optional[string]   `json:"name,omitzero" minLength:"1" maxLength:"200"`
-		TimeZone       Optional[string]   `json:"timeZone,omitzero" maxLength:"64" doc:"IANA; null is UTC."`
-		Locale         Optional[string]   `json:"locale,omitzero" maxLength:"35" doc:"BCP 47."`
-		DefaultCountry Optional[string]   `json:"defaultCountry,omitzero" pattern:"^[A-Za-z]{2}$" patternDescription:"two letters"`
-		AllowedOrigins Optional[[]string] `json:"allowedOrigins,omitzero" maxItems:"20" doc:"Each scheme://host or scheme://host:port." example:"[\"https://shop.example\"]"`
-		DatabaseURL    Optional[string]   `json:"databaseUrl,omitzero" doc:"Refused: a client's database is moved by a job." deprecated:"true"`
+		Name           Optional[string]         `json:"name,omitzero" minLength:"1" maxLength:"200"`
+		TimeZone       Optional[string]         `json:"timeZone,omitzero" maxLength:"64" doc:"IANA; null is UTC."`
+		Locale         Optional[string]         `json:"locale,omitzero" maxLength:"35" doc:"BCP 47."`
+		DefaultCountry Optional[string]         `json:"defaultCountry,omitzero" pattern:"^[A-Za-z]{2}$" patternDescription:"two letters"`
+		AllowedOrigins Optional[[]string]       `json:"allowedOrigins,omitzero" maxItems:"20" doc:"Each scheme://host or scheme://host:port." example:"[\"https://shop.example\"]"`
+		Settings       Optional[ClientSettings] `json:"settings,omitzero" doc:"Replaced whole."`
+		DatabaseURL    Optional[string]         `json:"databaseUrl,omitzero" doc:"Refused: a client's database is moved by a job." deprecated:"true"`
 	}
 }
 
@@ -209,6 +215,7 @@ func (c clients) update(ctx context.Context, in *clientPatch) (*Answer[ClientVie
 			origins = append(origins, o)
 		}
 	}
+	settings := settingsOf(b.Settings.Value, &bad)
 	if err := bad.fault(); err != nil {
 		return nil, err
 	}
@@ -227,12 +234,37 @@ func (c clients) update(ctx context.Context, in *clientPatch) (*Answer[ClientVie
 		if b.AllowedOrigins.Set {
 			a.AllowedOrigins = origins
 		}
+		if b.Settings.Set {
+			a.Settings = settings
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return OK(clientView(acct))
+}
+
+var offsetForm = regexp.MustCompile(`^-[0-9]{1,5}[mhdw]$`)
+
+// settingsOf checks settings; nil: all as the product has it.
+func settingsOf(s ClientSettings, bad *fields) *tenant.Settings {
+	for i, r := range s.Reminders {
+		if !offsetForm.MatchString(r) {
+			bad.add("/settings/reminders/"+strconv.Itoa(i), "Expected an offset such as -24h, -30m or -1d.")
+		}
+	}
+	for name, words := range map[string][]string{"optOutWords": s.OptOutWords, "optInWords": s.OptInWords} {
+		for i, w := range words {
+			if strings.TrimSpace(w) == "" || len(w) > 100 {
+				bad.add("/settings/"+name+"/"+strconv.Itoa(i), "Expected 1 to 100 bytes.")
+			}
+		}
+	}
+	if s.Reminders == nil && s.OptOutWords == nil && s.OptInWords == nil {
+		return nil
+	}
+	return &tenant.Settings{Reminders: s.Reminders, OptOutWords: s.OptOutWords, OptInWords: s.OptInWords}
 }
 
 func notErasing(a *tenant.Account) error {
@@ -315,85 +347,6 @@ func (c clients) setStatus(status string) func(context.Context, *ByCode) (*Answe
 		}
 		return OK(clientView(acct))
 	}
-}
-
-type whatsappSecretsInput struct {
-	ByCode
-	Body struct {
-		WABAID         string   `json:"wabaId" pattern:"^[0-9]{1,32}$" patternDescription:"digits" example:"102290129340398"`
-		PhoneNumberIDs []string `json:"phoneNumberIds" minItems:"1" maxItems:"20" doc:"Meta's ids of the numbers, not the numbers." example:"[\"106540352242922\"]"`
-		AccessToken    string   `json:"accessToken" minLength:"1" maxLength:"4096" doc:"A system user's token."`
-		AppSecret      string   `json:"appSecret,omitempty" maxLength:"512" doc:"Of the client's own Meta app, if it has one."`
-		VerifyToken    string   `json:"verifyToken,omitempty" maxLength:"512" doc:"For the webhook of the client's own Meta app."`
-	}
-}
-
-var digits = regexp.MustCompile(`^[0-9]{1,32}$`)
-
-func (c clients) setWhatsApp(ctx context.Context, in *whatsappSecretsInput) (*Answer[SecretView], error) {
-	b := in.Body
-	var bad fields
-	for i, p := range b.PhoneNumberIDs {
-		if !digits.MatchString(p) {
-			bad.add("/phoneNumberIds/"+strconv.Itoa(i), "Expected digits: Meta's id of the number.")
-		}
-	}
-	// A token copied from a page brings its line end along.
-	clean := func(pointer, v string) secret.Text {
-		v = strings.TrimSpace(v)
-		if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			bad.add(pointer, "Expected visible ASCII characters.")
-		}
-		return secret.Text(v)
-	}
-	s := tenant.WhatsAppSecrets{
-		WABAID: b.WABAID, PhoneNumberIDs: b.PhoneNumberIDs, AccessToken: clean("/accessToken", b.AccessToken),
-		AppSecret: clean("/appSecret", b.AppSecret), VerifyToken: clean("/verifyToken", b.VerifyToken),
-	}
-	if s.AccessToken == "" {
-		bad.add("/accessToken", "A token is required.")
-	}
-	if err := bad.fault(); err != nil {
-		return nil, err
-	}
-	if _, err := c.usable(ctx, in.Code); err != nil {
-		return nil, err
-	}
-	acct, err := c.tenants.SetWhatsApp(ctx, in.Code, s)
-	if err != nil {
-		return nil, err
-	}
-	for _, info := range acct.Secrets() {
-		if info.Name == "whatsapp" {
-			return OK(secretView(info))
-		}
-	}
-	return nil, errors.New("the stored account has no whatsapp secrets")
-}
-
-// SecretView tells of one group of a client's secrets, never a value.
-type SecretView struct {
-	Name      string   `json:"name" example:"whatsapp"`
-	Fields    []string `json:"fields" doc:"Which are set." example:"[\"whatsapp.accessToken\"]"`
-	KeyID     string   `json:"keyId" doc:"The operator's key that sealed them."`
-	UpdatedAt *Time    `json:"updatedAt" nullable:"true"`
-	LastCheck *Time    `json:"lastCheck" nullable:"true" doc:"When a live call last succeeded with them; null: not checked."`
-}
-
-func secretView(s tenant.SecretInfo) SecretView {
-	return SecretView{Name: s.Name, Fields: s.Fields, KeyID: s.KeyID, UpdatedAt: At(s.UpdatedAt)}
-}
-
-func (c clients) secrets(ctx context.Context, in *ByCode) (*Answer[List[SecretView]], error) {
-	acct, err := c.tenants.Account(ctx, in.Code)
-	if err != nil {
-		return nil, err
-	}
-	out := List[SecretView]{Items: []SecretView{}}
-	for _, s := range acct.Secrets() {
-		out.Items = append(out.Items, secretView(s))
-	}
-	return OK(out)
 }
 
 // normalOrigin brings an origin to the form in which browsers send it; false if it is not one.

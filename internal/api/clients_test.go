@@ -20,7 +20,7 @@ func TestClients(t *testing.T) {
 	}
 	delete(read, "createdAt")
 	delete(read, "updatedAt")
-	if got, want := text(read), `{"allowedOrigins":[],"clientCode":"ACME","defaultCountry":"IN","locale":"en-IN","name":"Acme Dental","status":"active","timeZone":"Asia/Kolkata","whatsapp":null}`; got != want {
+	if got, want := text(read), `{"allowedOrigins":[],"clientCode":"ACME","defaultCountry":"IN","locale":"en-IN","name":"Acme Dental","settings":{},"status":"active","timeZone":"Asia/Kolkata","whatsapp":null}`; got != want {
 		t.Fatalf("%s, want %s", got, want)
 	}
 	as := func(method, path, body string) reply {

@@ -149,7 +149,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	)
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
-		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,
+		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Enqueue: a.Runner.Enqueue, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,
 		Changed: a.Hub.Poke, Observe: a.metrics.delivery,
 	})
 	a.API = api.New(api.Config{

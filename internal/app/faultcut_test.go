@@ -239,7 +239,7 @@ func (w *world) ingest(body []byte, id string) step {
 		b, err := whatsapp.ParseWebhook(body)
 		w.must(err)
 		for _, it := range b.Ordered() {
-			if err := w.desk.Ingest(context.Background(), w.tn, &store.Delivery{ID: id, Body: body, ReceivedAt: w.now}, it); err != nil {
+			if _, err := w.desk.Ingest(context.Background(), w.tn, &store.Delivery{ID: id, Body: body, ReceivedAt: w.now}, it); err != nil {
 				return nil, err
 			}
 		}

@@ -22,19 +22,24 @@ const window = 24 * time.Hour
 var errUnusable = errors.New("chat: the item cannot be stored")
 
 // Ingest stores one item of a delivery in a client's database. It may be called again for the same item, and then
-// changes nothing. An error that wraps errUnusable will not go away by trying again.
-func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-	return retry(ctx, func() error {
+// changes nothing, but gives the same jobs: what is to follow, to be made before the delivery is settled. An error that
+// wraps errUnusable will not go away by trying again.
+func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) (next []store.NewJob, err error) {
+	err = retry(ctx, func() error {
 		switch it.Kind {
 		case whatsapp.KindMessage:
-			return d.message(ctx, tn, dl, it, d.incoming)
+			return d.message(ctx, tn, dl, it, func(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) (err error) {
+				next, err = d.incoming(ctx, tn, dl, it)
+				return err
+			})
 		case whatsapp.KindEcho:
 			return d.message(ctx, tn, dl, it, d.echo)
 		case whatsapp.KindHistoryChunk:
 			return d.history(ctx, tn, dl, it)
 		case whatsapp.KindStatus:
 			if it.Status.OfMessage() {
-				return d.status(ctx, tn, dl, it)
+				next, err = d.status(ctx, tn, dl, it)
+				return err
 			}
 		case whatsapp.KindPreference:
 			return d.preference(ctx, tn, dl, it)
@@ -43,6 +48,7 @@ func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 		}
 		return d.note(ctx, tn, dl, it)
 	})
+	return next, err
 }
 
 // note keeps an item that no feature reads yet.
@@ -97,21 +103,24 @@ func (d *Desk) message(ctx context.Context, tn *tenant.Tenant, dl *store.Deliver
 
 // incoming puts a customer's message into its conversation. What it tells of its author and what the conversation shows
 // of it come first; the message is the deciding record: where it stands, all is done.
-func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) ([]store.NewJob, error) {
 	m := it.Message
 	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
 	switch known, err := Messages.Get(ctx, tn.DB, msgID); {
 	case err == nil:
-		return d.tidy(ctx, tn, known)
+		if err := d.tidy(ctx, tn, known); err != nil {
+			return nil, err
+		}
+		return d.arrived(ctx, tn, known)
 	case !errors.Is(err, store.ErrNotFound):
-		return err
+		return nil, err
 	}
 	c, writes, err := d.author(ctx, tn, it, msgID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c == nil {
-		return d.note(ctx, tn, dl, it) // nobody's, as far as we can see: kept as it came
+		return nil, d.note(ctx, tn, dl, it) // nobody's, as far as we can see: kept as it came
 	}
 	msg := &Message{
 		ID: msgID, WAMID: m.ID, ContactID: c.ID, PhoneNumberID: it.PhoneNumberID, Direction: In, Status: Received,
@@ -124,17 +133,17 @@ func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	msg.fill(m)
 	waiting, err := d.takeWaiting(ctx, tn, msg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cv, err := d.conversation(ctx, tn, msg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	unread, err := tn.DB.Count(ctx, store.Query{Kind: Messages.Schema.Kind, Where: []store.Term{
 		store.Where("inbox", store.Eq, cv.ID), store.Where("at", store.Gt, cv.ReadAt.UnixMilli()),
 	}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if msg.Effect == nil && msg.CreatedAt.After(cv.ReadAt) {
 		unread++
@@ -153,7 +162,18 @@ func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 		writes = append(writes, news.Write(dl.ReceivedAt, news.ConversationUpdated, msg.ID, "conversation", cv.View()), Conversations.Update(cv))
 	}
 	writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()), Messages.Insert(msg))
-	return tn.DB.Commit(ctx, append(writes, waiting...)...)
+	if err := tn.DB.Commit(ctx, append(writes, waiting...)...); err != nil {
+		return nil, err
+	}
+	return d.arrived(ctx, tn, msg)
+}
+
+// arrived gives the jobs that follow from a customer's message that is stored.
+func (d *Desk) arrived(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error) {
+	if d.Arrived == nil {
+		return nil, nil
+	}
+	return d.Arrived(ctx, tn, m)
 }
 
 // conversation reads the conversation of a message, or makes it.

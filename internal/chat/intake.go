@@ -36,6 +36,8 @@ type IntakeConfig struct {
 	Inbox   store.Inbox
 	Tenants *tenant.Registry
 	Desk    *Desk
+	// Enqueue makes the jobs that follow from an item, before its delivery is settled.
+	Enqueue func(ctx context.Context, jobs ...store.NewJob) ([]store.Enqueued, error)
 	Now     func() time.Time
 	Log     *slog.Logger
 	Workers int // lanes at once: how many clients' databases are written to
@@ -357,7 +359,11 @@ func (in *Intake) ingest(ctx context.Context, tn *tenant.Tenant, d *store.Delive
 			err = fmt.Errorf("%w: panic", errUnusable)
 		}
 	}()
-	return in.cfg.Desk.Ingest(ctx, tn, d, it)
+	next, err := in.cfg.Desk.Ingest(ctx, tn, d, it)
+	if err == nil && len(next) > 0 {
+		_, err = in.cfg.Enqueue(ctx, next...)
+	}
+	return err
 }
 
 // route tells whose an item is. Through a client's own app comes only what is that client's.

@@ -29,6 +29,9 @@ type Desk struct {
 	Log   *slog.Logger
 	// Settled gives the jobs that follow when a message with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, m *Message) []store.NewJob
+	// Arrived gives the jobs that follow from a customer's message. It may be asked again for the same message, and must
+	// then give the same jobs.
+	Arrived func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error)
 
 	turns turns
 }

@@ -20,32 +20,32 @@ const userOptedOut = 131050
 
 // status takes in news of a message we sent. One that comes before the message is known under its wamid (the answer to
 // our call is still on its way) is kept until it is.
-func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) ([]store.NewJob, error) {
 	st := it.Status
 	defer d.turns.lock(tn.Code, it.PhoneNumberID, st.ID)()
 	m, err := d.messageOf(ctx, tn, it.PhoneNumberID, st)
 	if errors.Is(err, store.ErrNotFound) {
-		return d.keepEarly(ctx, tn, dl, it)
+		return nil, d.keepEarly(ctx, tn, dl, it)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	named := m.WAMID != ""
 	if !m.apply(st) {
-		return nil
+		return nil, nil
 	}
 	var waiting []store.Write
 	if !named {
 		if waiting, err = d.takeWaiting(ctx, tn, m); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	writes, err := d.refused(ctx, tn, dl, it, m.ContactID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	writes = append(writes, news.Write(at(st.Timestamp, dl.ReceivedAt), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View()), Messages.Update(m))
-	return tn.DB.Commit(ctx, append(writes, waiting...)...)
+	return nil, tn.DB.Commit(ctx, append(writes, waiting...)...)
 }
 
 // refused gives the writes that opt a customer out whose messages Meta refuses because they asked for none. contactID

@@ -189,6 +189,14 @@ func (r *Runner) declared(nj store.NewJob) store.NewJob {
 	return nj
 }
 
+// Enqueue makes jobs, each with the attempts of its type.
+func (r *Runner) Enqueue(ctx context.Context, jobs ...store.NewJob) ([]store.Enqueued, error) {
+	for i := range jobs {
+		jobs[i] = r.declared(jobs[i])
+	}
+	return r.cfg.Queue.Enqueue(ctx, jobs...)
+}
+
 // Do enqueues a job claimed by the caller and runs it here and now; if this process dies, a runner takes it over.
 // For a duplicate it runs nothing. The error is the queue's, or the handler's (then the job is retried by a runner).
 func (r *Runner) Do(ctx context.Context, nj store.NewJob) (store.Enqueued, Result, error) {

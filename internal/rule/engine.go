@@ -465,52 +465,17 @@ func outgoing(s *Step) (chat.Outgoing, error) {
 // follow gives the jobs that an event's runs need: the send that each waits for, and the events that its actions cause.
 // All have derived keys: asking twice makes them once.
 func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs []*Run) ([]store.NewJob, error) {
-	var next []store.NewJob
-	listens := map[string]bool{}
-	hears := func(trigger string) (bool, error) {
-		if yes, ok := listens[trigger]; ok {
-			return yes, nil
-		}
-		n, err := tn.DB.Count(ctx, store.Query{Kind: Rules.Schema.Kind, Where: []store.Term{store.Where("liveTrigger", store.Eq, trigger)}})
-		listens[trigger] = n > 0
-		return n > 0, err
-	}
-	cause := func(run *Run, key, trigger string, vars map[string]any) error {
-		yes, err := hears(trigger)
-		if err != nil || !yes || ev.Depth >= maxDepthOfEvents {
-			return err
-		}
-		eventID := id.Derived("evk", ev.ID, key, trigger)
-		chain := slices.Clone(ev.Chain)
-		if run != nil {
-			chain = append(chain, run.RuleID)
-		}
-		n, err := e.eventJob(tn.Seal, tn.Code, &Event{
-			ID: EventRecordID(tn.Code, eventID), EventID: eventID, Hash: eventID, Trigger: trigger, LeadID: ev.Outcome.LeadID,
-			OccurredAt: ev.OccurredAt, ReceivedAt: ev.ReceivedAt, Variables: vars, Depth: ev.Depth + 1, Chain: chain,
-		})
-		if err == nil {
-			next = append(next, n)
-		}
-		return err
-	}
-	if ev.Outcome.LeadCreated {
-		if err := cause(nil, "lead", "lead_created", ev.Variables); err != nil {
-			return nil, err
-		}
+	next, err := e.Raise(ctx, tn, caused(ev, runs)...)
+	if err != nil {
+		return nil, err
 	}
 	for _, run := range runs {
 		next = append(next, e.sendJobs(tn, run)...)
-		for _, s := range run.Steps {
-			for _, t := range transitions(s, ev.Variables) {
-				if err := cause(run, run.ID+"|"+s.ID+"|"+t.key, t.trigger, t.vars); err != nil {
-					return nil, err
-				}
-			}
-		}
 	}
 	return next, nil
 }
+
+func causeKey(eventRef, key, trigger string) string { return id.Derived("evk", eventRef, key, trigger) }
 
 // sendJobs gives the job of the send that a run waits for.
 func (e *Engine) sendJobs(tn *tenant.Tenant, run *Run) []store.NewJob {

@@ -38,6 +38,7 @@ type Account struct {
 	SMTP           *SMTP     `json:"smtp,omitempty"`
 	Google         *Google   `json:"google,omitempty"`
 	Storage        *Storage  `json:"storage,omitempty"`
+	Settings       *Settings `json:"settings,omitempty"`
 	CreatedAt      time.Time `json:"createdAt,omitzero"`
 	UpdatedAt      time.Time `json:"updatedAt,omitzero"`
 	// Rev names the document and the version at which our own code last wrote it. Another value means that a hand edited it
@@ -133,6 +134,13 @@ type Storage struct {
 	AccessKeyID     string    `json:"accessKeyId"`
 	SecretAccessKey string    `json:"secretAccessKey"` // sealed
 	UpdatedAt       time.Time `json:"updatedAt,omitzero"`
+}
+
+// Settings are a client's own defaults; a nil list is the product's.
+type Settings struct {
+	Reminders   []string `json:"reminders,omitzero"`   // of appointments: offsets such as "-24h"; empty but not nil: none
+	OptOutWords []string `json:"optOutWords,omitzero"` // a whole message of one of them asks for no more messages; any case
+	OptInWords  []string `json:"optInWords,omitzero"`
 }
 
 // Accounts is the ClientSecrets kind. A phone number id belongs to one client; a WABA may be shared.

@@ -8,7 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/fault"
@@ -215,6 +217,41 @@ func (r *Registry) SetWhatsApp(ctx context.Context, code string, s WhatsAppSecre
 	})
 }
 
+// SetSMTP replaces a client's mail account; password "" is none. The Password member of s is not looked at.
+func (r *Registry) SetSMTP(ctx context.Context, code string, s SMTP, password secret.Text) (*Account, error) {
+	return r.Change(ctx, code, func(a *Account) error {
+		mine := s
+		mine.UpdatedAt = r.cfg.Now().UTC()
+		a.SMTP = &mine
+		return r.seal(a, map[string]secret.Text{"smtp.password": password})
+	})
+}
+
+// GoogleSecrets is a calendar account in the clear: an OAuth grant, or a service account with the user it acts for.
+type GoogleSecrets struct {
+	ClientID                                   string
+	ClientSecret, RefreshToken, ServiceAccount secret.Text
+	Subject, CalendarID                        string
+}
+
+// SetGoogle replaces a client's calendar account.
+func (r *Registry) SetGoogle(ctx context.Context, code string, g GoogleSecrets) (*Account, error) {
+	return r.Change(ctx, code, func(a *Account) error {
+		a.Google = &Google{ClientID: g.ClientID, Subject: g.Subject, CalendarID: g.CalendarID, UpdatedAt: r.cfg.Now().UTC()}
+		return r.seal(a, map[string]secret.Text{
+			"google.clientSecret": g.ClientSecret, "google.refreshToken": g.RefreshToken, "google.serviceAccount": g.ServiceAccount,
+		})
+	})
+}
+
+// SetStorage replaces a client's own bucket.
+func (r *Registry) SetStorage(ctx context.Context, code, url, accessKeyID string, secretAccessKey secret.Text) (*Account, error) {
+	return r.Change(ctx, code, func(a *Account) error {
+		a.Storage = &Storage{URL: url, AccessKeyID: accessKeyID, UpdatedAt: r.cfg.Now().UTC()}
+		return r.seal(a, map[string]secret.Text{"storage.secretAccessKey": secretAccessKey})
+	})
+}
+
 func (r *Registry) seal(a *Account, values map[string]secret.Text) error {
 	places := a.sealed()
 	for field, v := range values {
@@ -235,54 +272,45 @@ func (r *Registry) seal(a *Account, values map[string]secret.Text) error {
 type SecretInfo struct {
 	Name      string    // "whatsapp"
 	Fields    []string  // which are set
-	KeyID     string    // the ring's key that sealed them
+	KeyID     string    // the ring's key that sealed them; "" where nothing is sealed
 	UpdatedAt time.Time // zero: not known
 }
 
-// Secrets lists what secrets a client has.
+// Secrets lists the accounts that a client has with others, by name.
 func (a *Account) Secrets() []SecretInfo {
 	groups := map[string]*SecretInfo{}
+	if w := a.WhatsApp; w != nil {
+		groups["whatsapp"] = &SecretInfo{UpdatedAt: w.UpdatedAt}
+	}
+	if s := a.SMTP; s != nil {
+		groups["smtp"] = &SecretInfo{UpdatedAt: s.UpdatedAt}
+	}
+	if g := a.Google; g != nil {
+		groups["google"] = &SecretInfo{UpdatedAt: g.UpdatedAt}
+	}
+	if s := a.Storage; s != nil {
+		groups["storage"] = &SecretInfo{UpdatedAt: s.UpdatedAt}
+	}
+	if a.DatabaseURL != "" {
+		groups["databaseUrl"] = &SecretInfo{}
+	}
+	for _, g := range groups {
+		g.Fields = []string{}
+	}
 	for _, field := range SecretFields {
-		at, ok := a.sealed()[field]
-		if !ok || *at == "" {
-			continue
+		if at, ok := a.sealed()[field]; ok && *at != "" {
+			name, _, _ := strings.Cut(field, ".")
+			g := groups[name]
+			g.Fields = append(g.Fields, field)
+			g.KeyID = secret.KeyID(*at)
 		}
-		name := field
-		for i := range field {
-			if field[i] == '.' {
-				name = field[:i]
-				break
-			}
-		}
-		g := groups[name]
-		if g == nil {
-			g = &SecretInfo{Name: name}
-			groups[name] = g
-		}
-		g.Fields = append(g.Fields, field)
-		g.KeyID = secret.KeyID(*at)
 	}
 	out := []SecretInfo{}
-	for name, at := range map[string]time.Time{"whatsapp": a.whatsappAt(), "databaseUrl": {}, "smtp": {}, "google": {}, "storage": {}} {
-		if g := groups[name]; g != nil {
-			g.UpdatedAt = at
-			out = append(out, *g)
-		}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		groups[name].Name = name
+		out = append(out, *groups[name])
 	}
-	slices.SortFunc(out, func(x, y SecretInfo) int {
-		if x.Name < y.Name {
-			return -1
-		}
-		return 1
-	})
 	return out
-}
-
-func (a *Account) whatsappAt() time.Time {
-	if a.WhatsApp == nil {
-		return time.Time{}
-	}
-	return a.WhatsApp.UpdatedAt
 }
 
 // AppSecret opens the app secret of a client's own Meta app, for the webhook that is not yet known to be anyone's;
