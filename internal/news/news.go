@@ -22,7 +22,11 @@ const (
 	ConversationUpdated = "conversation.updated"
 	LeadCreated         = "lead.created"
 	LeadUpdated         = "lead.updated"
+	AppointmentUpdated  = "appointment.updated"
+	CampaignProgress    = "campaign.progress"
 	JobUpdated          = "job.updated"
+	TemplateUpdated     = "template.updated"
+	MediaReady          = "media.ready"
 	AutomationRun       = "automation.run"
 )
 
