@@ -56,8 +56,9 @@ type Refusal struct{ Code, Detail string }
 func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
 
 // Plan gives the message and the writes that put it into its conversation, ready to be sent by the job SendOf. A
-// *Refusal if it cannot be addressed.
-func (d *Desk) Plan(tn *tenant.Tenant, o Outgoing) (*Message, []store.Write, error) {
+// *Refusal if it cannot be addressed, or if Meta is known to refuse it; any other error is the storage's, and says nothing
+// about the message.
+func (d *Desk) Plan(ctx context.Context, tn *tenant.Tenant, o Outgoing) (*Message, []store.Write, error) {
 	from, err := d.from(tn, o.From)
 	if err != nil {
 		return nil, nil, err

@@ -218,7 +218,10 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			ID: runID(tn.Code, ev.ID, m.rule.ID), EventID: ev.EventID, EventRef: ev.ID, RuleID: m.rule.ID, RuleVersion: m.rule.LiveVersion,
 			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{},
 		}
-		ws := e.begin(tn, run, m.rule.Live, newScope(ev, lead, contact, nil, now), lead, contact, now)
+		ws, err := e.begin(ctx, tn, run, m.rule.Live, newScope(ev, lead, contact, nil, now), lead, contact, now)
+		if err != nil {
+			return nil, err
+		}
 		// the run last: where it stands, its message, its points and its news do too
 		facts = append(facts, ws...)
 		facts = append(facts, news.Write(now, news.AutomationRun, run.ID+"|"+run.State, "run", run.View()), Runs.Ensure(run))
@@ -356,7 +359,7 @@ func (d *Definition) matches(sc *scope) (reason string) {
 
 // begin walks a run through its rule: internal actions are done to the lead, the first send is planned. It gives the
 // writes that belong to it, beside the run itself and the lead. A run that lacks a variable is held and has done nothing.
-func (e *Engine) begin(tn *tenant.Tenant, run *Run, def *Definition, sc *scope, lead *crm.Lead, contact *crm.Contact, now time.Time) []store.Write {
+func (e *Engine) begin(ctx context.Context, tn *tenant.Tenant, run *Run, def *Definition, sc *scope, lead *crm.Lead, contact *crm.Contact, now time.Time) ([]store.Write, error) {
 	trial := *lead
 	trial.Tags, trial.Fields = slices.Clone(lead.Tags), clone(lead.Fields)
 	w := &walk{scope: sc, lead: &trial, now: now}
@@ -364,7 +367,7 @@ func (e *Engine) begin(tn *tenant.Tenant, run *Run, def *Definition, sc *scope, 
 	if len(w.missing) > 0 {
 		run.State, run.Held = RunHeld, &Held{Reason: "missing_variable", Names: w.missing}
 		sc.setLead(lead)
-		return nil
+		return nil, nil
 	}
 	*lead = trial
 	run.State, run.Held, run.Steps = RunActive, nil, w.steps
@@ -374,7 +377,8 @@ func (e *Engine) begin(tn *tenant.Tenant, run *Run, def *Definition, sc *scope, 
 			ID: id.Derived("sco", run.ID, s.step), LeadID: lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now,
 		}))
 	}
-	return append(writes, e.planNext(tn, run, contact, now)...)
+	planned, err := e.planNext(ctx, tn, run, contact, now)
+	return append(writes, planned...), err
 }
 
 func clone(m map[string]any) map[string]any {
@@ -386,7 +390,7 @@ func clone(m map[string]any) map[string]any {
 }
 
 // planNext plans the run's first planned send, or ends the run if there is none. It gives the message's writes.
-func (e *Engine) planNext(tn *tenant.Tenant, run *Run, contact *crm.Contact, now time.Time) []store.Write {
+func (e *Engine) planNext(ctx context.Context, tn *tenant.Tenant, run *Run, contact *crm.Contact, now time.Time) ([]store.Write, error) {
 	for i := range run.Steps {
 		s := &run.Steps[i]
 		if s.State != StepPlanned {
@@ -397,18 +401,21 @@ func (e *Engine) planNext(tn *tenant.Tenant, run *Run, contact *crm.Contact, now
 			out.Contact, out.LeadID, out.Origin, out.Seed = contact, run.LeadID, chat.Origin{RunID: run.ID, Step: s.ID}, run.ID+"|"+s.ID
 			var m *chat.Message
 			var writes []store.Write
-			if m, writes, err = e.Desk.Plan(tn, out); err == nil {
+			if m, writes, err = e.Desk.Plan(ctx, tn, out); err == nil {
 				s.State, s.MessageID, s.JobID = StepQueued, m.ID, id.DerivedAt("job", now, tn.Code, "send", m.ID)
-				return writes
+				return writes, nil
+			}
+			if refusal := (*chat.Refusal)(nil); !errors.As(err, &refusal) {
+				return nil, err // the storage's trouble is not the step's end
 			}
 		}
 		fail(run, i, now, stepError(err))
-		return nil
+		return nil, nil
 	}
 	if run.State == RunActive {
 		run.end(RunDone, now, nil)
 	}
-	return nil
+	return nil, nil
 }
 
 func stepError(err error) *StepError {

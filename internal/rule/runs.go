@@ -93,7 +93,9 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 		if err != nil {
 			return nil, err
 		}
-		writes = e.planNext(tn, run, contact, now)
+		if writes, err = e.planNext(ctx, tn, run, contact, now); err != nil {
+			return nil, err
+		}
 	}
 	writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|"+p.Step+"|"+run.State, "run", run.View()), Runs.Update(run))
 	if err := tn.DB.Commit(ctx, writes...); err != nil {
@@ -162,7 +164,9 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([
 	mark := "resume:" + run.ID
 	var writes []store.Write
 	if run.State == RunHeld {
-		writes = e.begin(tn, run, &version.Definition, newScope(ev, lead, contact, run.Extra, now), lead, contact, now)
+		if writes, err = e.begin(ctx, tn, run, &version.Definition, newScope(ev, lead, contact, run.Extra, now), lead, contact, now); err != nil {
+			return nil, err
+		}
 		writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|resumed|"+run.State, "run", run.View()), Runs.Update(run))
 	} else if !lead.Did(mark) {
 		replay(run.Steps, lead)

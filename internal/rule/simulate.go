@@ -98,8 +98,13 @@ func (e *Engine) Simulate(ctx context.Context, tn *tenant.Tenant, ruleID string,
 	if len(w.missing) > 0 {
 		out.Reason, out.Held, blocked = missingVariable, &Held{Reason: missingVariable, Names: w.missing}, missingVariable
 	}
-	out.add(e, tn, w, contact, "", r.Draft.Actions, blocked)
-	return out, nil
+	var broken error
+	out.add(w, "", r.Draft.Actions, blocked, func(st Step) string {
+		reason, err := e.refusal(ctx, tn, contact, st)
+		broken = errors.Join(broken, err)
+		return reason
+	})
+	return out, broken
 }
 
 // subject finds the lead and the contact of a trial, as copies; nil where there is no such lead.
@@ -128,8 +133,9 @@ func (e *Engine) subject(ctx context.Context, tn *tenant.Tenant, t Trial) (*crm.
 	return lead, contact, err
 }
 
-// add lists a rule's actions with what the walk made of them; blocked is why none of them would run.
-func (s *Simulation) add(e *Engine, tn *tenant.Tenant, w *walk, contact *crm.Contact, prefix string, as []Action, blocked string) string {
+// add lists a rule's actions with what the walk made of them; blocked is why none of them would run,
+// refusal tells why a send would not be made.
+func (s *Simulation) add(w *walk, prefix string, as []Action, blocked string, refusal func(Step) string) string {
 	for i, a := range as {
 		at := fmt.Sprintf("%s%d", prefix, i)
 		step := SimulatedStep{ID: at, Type: a.Type, Rendered: json.RawMessage("null")}
@@ -142,26 +148,26 @@ func (s *Simulation) add(e *Engine, tn *tenant.Tenant, w *walk, contact *crm.Con
 		case blocked != "" && w.steps[k].State == StepPlanned:
 			step.Reason, step.Rendered = blocked, orEmpty(w.steps[k].Input)
 		default:
-			step.show(e, tn, contact, w.steps[k])
+			step.show(w.steps[k], refusal)
 			if w.steps[k].State == StepPlanned && step.Reason != "" {
 				blocked = previousFailed // the sends after one that fails are not made
 			}
 		}
 		s.Steps = append(s.Steps, step)
 		if a.Type == Branch {
-			blocked = s.add(e, tn, w, contact, at+".then.", a.Then, blocked)
-			blocked = s.add(e, tn, w, contact, at+".else.", a.Else, blocked)
+			blocked = s.add(w, at+".then.", a.Then, blocked, refusal)
+			blocked = s.add(w, at+".else.", a.Else, blocked, refusal)
 		}
 	}
 	return blocked
 }
 
 // show tells of one step that the walk came to.
-func (s *SimulatedStep) show(e *Engine, tn *tenant.Tenant, contact *crm.Contact, st Step) {
+func (s *SimulatedStep) show(st Step, refusal func(Step) string) {
 	switch st.State {
 	case StepPlanned:
 		s.Rendered = orEmpty(st.Input)
-		s.Reason = e.refusal(tn, contact, st)
+		s.Reason = refusal(st)
 		s.WouldRun = s.Reason == ""
 	case StepFailed: // a branch whose condition failed goes on with else
 		s.WouldRun = true
@@ -177,19 +183,22 @@ func (s *SimulatedStep) show(e *Engine, tn *tenant.Tenant, contact *crm.Contact,
 }
 
 // refusal tells why a planned send would not be made; "" if it would.
-func (e *Engine) refusal(tn *tenant.Tenant, contact *crm.Contact, st Step) string {
+func (e *Engine) refusal(ctx context.Context, tn *tenant.Tenant, contact *crm.Contact, st Step) (string, error) {
 	if contact.OptedOutAt != nil {
-		return optedOut
+		return optedOut, nil
 	}
 	out, err := outgoing(&st)
 	if err == nil {
 		out.Contact, out.Seed, out.Origin = contact, "simulation", chat.Origin{RunID: "simulation", Step: st.ID}
-		_, _, err = e.Desk.Plan(tn, out)
+		_, _, err = e.Desk.Plan(ctx, tn, out)
+		if refused := (*chat.Refusal)(nil); err != nil && !errors.As(err, &refused) {
+			return "", err
+		}
 	}
 	if err != nil {
-		return stepError(err).Code
+		return stepError(err).Code, nil
 	}
-	return ""
+	return "", nil
 }
 
 func orEmpty(m json.RawMessage) json.RawMessage {
