@@ -2,8 +2,11 @@
 
 all: build lint test
 
+VERSION ?= dev
+COMMIT ?= $(shell git rev-parse HEAD)
+
 build:
-	go build -o bin/ecod ./cmd/ecod
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o bin/ecod ./cmd/ecod
 
 test:
 	go test ./...
