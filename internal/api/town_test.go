@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,9 +90,9 @@ func newTown(t *testing.T, opts ...options) *town {
 	ring, err := secret.ParseRing(secret.Generate("k1"))
 	must(err)
 	kinds := append([]store.Schema{
-		crm.Contacts.Schema, crm.Leads.Schema, crm.ScoreEvents.Schema, chat.Conversations.Schema, chat.Messages.Schema,
+		chat.Conversations.Schema, chat.Messages.Schema,
 		chat.EarlyStatuses.Schema, chat.Notes.Schema, news.Items.Schema,
-	}, rule.Schemas...)
+	}, slices.Concat(crm.Schemas, rule.Schemas)...)
 	path := func(code string) string { return filepath.Join(w.dir, tenant.DatabaseName(code)+".db") }
 	w.tenants = tenant.NewRegistry(tenant.Config{
 		Services: services, Ring: ring, Now: time.Now, Log: log,

@@ -27,10 +27,9 @@ import (
 var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema}
 
 var tenantSchemas = append([]store.Schema{
-	crm.Contacts.Schema, crm.Leads.Schema, crm.ScoreEvents.Schema,
 	chat.Conversations.Schema, chat.Messages.Schema, chat.EarlyStatuses.Schema, chat.Notes.Schema,
 	news.Items.Schema,
-}, rule.Schemas...)
+}, slices.Concat(crm.Schemas, rule.Schemas)...)
 
 // TenantSchemas are the kinds of a client's database.
 func TenantSchemas() []store.Schema { return slices.Clone(tenantSchemas) }

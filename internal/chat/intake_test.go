@@ -56,8 +56,7 @@ func newHall(t *testing.T, clients int) *hall {
 	must(err)
 	ring, err := secret.ParseRing(secret.Generate("k"))
 	must(err)
-	kinds := []store.Schema{crm.Contacts.Schema, crm.Leads.Schema, crm.ScoreEvents.Schema, Conversations.Schema, Messages.Schema,
-		EarlyStatuses.Schema, Notes.Schema, news.Items.Schema}
+	kinds := append([]store.Schema{Conversations.Schema, Messages.Schema, EarlyStatuses.Schema, Notes.Schema, news.Items.Schema}, crm.Schemas...)
 	log := slog.New(slog.DiscardHandler)
 	h.tenants = tenant.NewRegistry(tenant.Config{
 		Services: services, Ring: ring, Now: time.Now, Log: log,

@@ -45,6 +45,8 @@ type Lead struct {
 	UpdatedAt      time.Time      `json:"updatedAt"`
 	LastActivityAt time.Time      `json:"lastActivityAt"`
 
+	// StagedAt is when the lead came into its stage; zero: when it was made.
+	StagedAt time.Time `json:"stagedAt,omitzero"`
 	// MadeBy is the mutation that created the lead; Applied are the last mutations done to it. A mutation that is
 	// repeated after a crash finds itself here and changes nothing.
 	MadeBy  string   `json:"madeBy,omitempty"`
@@ -163,20 +165,11 @@ func (l *Lead) RemoveTags(tags ...string) (removed []string) {
 	return removed
 }
 
-// MoveTo puts the lead into a stage; the stages "won" and "lost" close it, any other opens it. False: it stood there.
-func (l *Lead) MoveTo(pipeline, stage string) bool {
-	if pipeline == "" {
-		pipeline = l.Pipeline
-	}
+// MoveTo puts the lead into a stage of a pipeline; status is the stage's kind. False: it stood there.
+func (l *Lead) MoveTo(pipeline, stage, status string, at time.Time) bool {
 	if l.Pipeline == pipeline && l.Stage == stage {
 		return false
 	}
-	l.Pipeline, l.Stage = pipeline, stage
-	switch stage {
-	case Won, Lost:
-		l.Status = stage
-	default:
-		l.Status = Open
-	}
+	l.Pipeline, l.Stage, l.Status, l.StagedAt = pipeline, stage, status, at
 	return true
 }

@@ -144,6 +144,10 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 	if err != nil {
 		return nil, err
 	}
+	stages, err := e.Book.Stages(ctx, tn)
+	if err != nil {
+		return nil, err
+	}
 	eff := &effect{outcome: &Outcome{Runs: []Enrol{}, Skipped: []Skip{}}}
 	lead, err := e.leadOf(ctx, tn, ev)
 	if err != nil {
@@ -154,6 +158,9 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			eff.outcome.Skipped = append(eff.outcome.Skipped, Skip{r.ID, NoLead})
 		}
 		return eff, nil
+	}
+	if lead.Version == 0 {
+		stages.Place(lead)
 	}
 	contact, err := e.contactOf(ctx, tn, ev, lead, eff)
 	if err != nil {
@@ -530,16 +537,17 @@ func transitions(s Step, vars map[string]any) []transition {
 		}
 	case LeadStage:
 		var c stageChange
-		if json.Unmarshal(s.Output, &c) != nil || c.From == c.To {
+		if json.Unmarshal(s.Output, &c) != nil || !c.moved() {
 			return nil
 		}
 		v := with("stage", c.To)
 		v["fromStage"], v["pipeline"] = c.From, c.Pipeline
 		out = append(out, transition{c.To, "stage_changed", v})
-		switch c.To {
-		case crm.Won:
+		switch {
+		case c.Status == c.FromStatus: // from one lost stage to another: no deal was lost
+		case c.Status == crm.Won:
 			out = append(out, transition{c.To, "deal_won", v})
-		case crm.Lost:
+		case c.Status == crm.Lost:
 			out = append(out, transition{c.To, "deal_lost", v})
 		}
 	}

@@ -13,7 +13,16 @@ import (
 )
 
 // scope is what conditions and placeholders see.
-type scope struct{ env map[string]any }
+type scope struct {
+	env    map[string]any
+	stages crm.Stages // of the client's pipelines
+}
+
+// in gives the scope with the client's pipelines as they are.
+func (s *scope) in(stages crm.Stages) *scope {
+	s.stages = stages
+	return s
+}
 
 // emptyEnv has the roots that conditions may name, for compiling.
 func emptyEnv() map[string]any {

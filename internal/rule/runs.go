@@ -160,11 +160,15 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([
 	if err != nil {
 		return nil, err
 	}
+	stages, err := e.Book.Stages(ctx, tn)
+	if err != nil {
+		return nil, err
+	}
 	now := e.Now().UTC()
 	mark := "resume:" + run.ID
 	var writes []store.Write
 	if run.State == RunHeld {
-		if writes, err = e.begin(ctx, tn, run, &version.Definition, newScope(ev, lead, contact, run.Extra, now), lead, contact, now); err != nil {
+		if writes, err = e.begin(ctx, tn, run, &version.Definition, newScope(ev, lead, contact, run.Extra, now).in(stages), lead, contact, now); err != nil {
 			return nil, err
 		}
 		writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|resumed|"+run.State, "run", run.View()), Runs.Update(run))

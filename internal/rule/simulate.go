@@ -92,7 +92,11 @@ func (e *Engine) Simulate(ctx context.Context, tn *tenant.Tenant, ruleID string,
 		return out, err
 	}
 	out.Matched = true
-	w := &walk{scope: newScope(ev, lead, contact, nil, now), lead: lead, now: now}
+	stages, err := e.Book.Stages(ctx, tn)
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{scope: newScope(ev, lead, contact, nil, now).in(stages), lead: lead, now: now}
 	w.actions("", r.Draft.Actions)
 	blocked := ""
 	if len(w.missing) > 0 {
@@ -170,7 +174,7 @@ func (s *SimulatedStep) show(st Step, refusal func(Step) string) {
 		s.Reason = refusal(st)
 		s.WouldRun = s.Reason == ""
 	case StepFailed: // a branch whose condition failed goes on with else
-		s.WouldRun = true
+		s.WouldRun = st.Type == Branch
 		if st.Error != nil {
 			s.Reason = st.Error.Code
 		}

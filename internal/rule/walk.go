@@ -33,10 +33,16 @@ type tagChange struct {
 }
 
 type stageChange struct {
-	Pipeline string `json:"pipeline"`
-	From     string `json:"from"`
-	To       string `json:"to"`
+	Pipeline     string `json:"pipeline"`
+	From         string `json:"from"`
+	To           string `json:"to"`
+	FromPipeline string `json:"fromPipeline"`
+	FromStatus   string `json:"fromStatus"`
+	Status       string `json:"status"` // the kind of the stage, when the lead came into it
 }
+
+// moved tells whether the step moved the lead at all.
+func (c stageChange) moved() bool { return c.From != c.To || c.FromPipeline != c.Pipeline }
 
 type scoreChange struct {
 	Points float64 `json:"points"`
@@ -75,12 +81,20 @@ func (w *walk) action(at string, a Action) {
 	case SendText:
 		w.plan(at, a.Type, textInput{Text: w.fill(a.Text), From: a.From, Resend: a.OnUnconfirmed == "resend"})
 	case LeadStage:
-		from, pipeline := w.lead.Stage, w.lead.Pipeline
-		if w.lead.MoveTo(a.Pipeline, a.Stage) {
-			w.did(at, a, stageChange{Pipeline: w.lead.Pipeline, From: from, To: w.lead.Stage})
-		} else {
-			w.did(at, a, stageChange{Pipeline: pipeline, From: from, To: from})
+		c := stageChange{Pipeline: a.Pipeline, From: w.lead.Stage, To: a.Stage, FromPipeline: w.lead.Pipeline, FromStatus: w.lead.Status}
+		if c.Pipeline == "" {
+			c.Pipeline = w.lead.Pipeline
 		}
+		st, known := w.scope.stages.Find(c.Pipeline, c.To)
+		if !known { // as through the API: a lead stands in no stage that its pipeline does not have
+			w.step(Step{ID: at, Type: a.Type, State: StepFailed, Error: &StepError{"stage.unknown", "The pipeline has no such stage; the lead stays where it is."}})
+			break
+		}
+		c.Status = st.Kind
+		if !w.lead.MoveTo(c.Pipeline, c.To, c.Status, w.now) {
+			c.Status = c.FromStatus
+		}
+		w.did(at, a, c)
 	case TagAdd:
 		w.did(at, a, tagChange{Added: w.lead.AddTags(a.Tags...)})
 	case TagRemove:
@@ -179,7 +193,7 @@ func replay(steps []Step, l *crm.Lead) {
 		case LeadStage:
 			var c stageChange
 			if json.Unmarshal(s.Output, &c) == nil {
-				l.MoveTo(c.Pipeline, c.To)
+				l.MoveTo(c.Pipeline, c.To, c.Status, s.At)
 			}
 		case LeadScore:
 			var c scoreChange

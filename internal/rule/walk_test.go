@@ -211,3 +211,36 @@ func FuzzRender(f *testing.F) {
 		}
 	})
 }
+
+func TestStagesAreThoseOfThePipeline(t *testing.T) {
+	l := &crm.Lead{Pipeline: "default", Stage: "new", Status: crm.Open}
+	w := &walk{scope: testScope(nil, l), lead: l}
+	w.actions("", []Action{{Type: LeadStage, Stage: "elsewhere"}, {Type: LeadStage, Pipeline: "none", Stage: "won"}})
+	for _, s := range w.steps {
+		if s.State != StepFailed || s.Error.Code != "stage.unknown" || len(transitions(s, nil)) > 0 {
+			t.Errorf("step %+v", s)
+		}
+	}
+	if l.Stage != "new" || l.Pipeline != "default" || l.Status != crm.Open {
+		t.Errorf("lead %+v", l)
+	}
+	// what is won is told by the stage's kind, and a deal is won once
+	for _, c := range []struct {
+		change stageChange
+		want   []string
+	}{
+		{stageChange{Pipeline: "b2b", From: "new", To: "signed", FromPipeline: "b2b", FromStatus: crm.Open, Status: crm.Won}, []string{"stage_changed", "deal_won"}},
+		{stageChange{Pipeline: "b2b", From: "signed", To: "paid", FromPipeline: "b2b", FromStatus: crm.Won, Status: crm.Won}, []string{"stage_changed"}},
+		{stageChange{Pipeline: "b2b", From: "new", To: "won", FromPipeline: "b2b", FromStatus: crm.Open, Status: crm.Open}, []string{"stage_changed"}},
+		{stageChange{Pipeline: "b2b", From: "new", To: "new", FromPipeline: "default", FromStatus: crm.Open, Status: crm.Open}, []string{"stage_changed"}},
+		{stageChange{Pipeline: "b2b", From: "new", To: "new", FromPipeline: "b2b", FromStatus: crm.Open, Status: crm.Open}, nil},
+	} {
+		var got []string
+		for _, tr := range transitions(Step{Type: LeadStage, State: StepDone, Output: raw(c.change)}, nil) {
+			got = append(got, tr.trigger)
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.change, got, c.want)
+		}
+	}
+}

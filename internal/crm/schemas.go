@@ -1,0 +1,8 @@
+package crm
+
+import "github.com/ecodrix/ecod/internal/store"
+
+// Schemas are the kinds of this package, all in a client's database.
+var Schemas = []store.Schema{
+	Contacts.Schema, Leads.Schema, ScoreEvents.Schema, Pipelines.Schema,
+}
