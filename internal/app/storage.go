@@ -28,6 +28,7 @@ var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys
 
 var tenantSchemas = append([]store.Schema{
 	chat.Conversations.Schema, chat.Messages.Schema, chat.EarlyStatuses.Schema, chat.Notes.Schema,
+	chat.Templates.Schema, chat.TemplateLists.Schema,
 	news.Items.Schema,
 }, slices.Concat(crm.Schemas, rule.Schemas)...)
 

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,11 @@ type Desk struct {
 	// Arrived gives the jobs that follow from a customer's message. It may be asked again for the same message, and must
 	// then give the same jobs.
 	Arrived func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error)
+	// MediaKnown tells of a file of ours, for messages that are to carry it; nil where there is none.
+	MediaKnown func(ctx context.Context, tn *tenant.Tenant, mediaID string) (*Media, error)
+	// MediaHandle gives the id by which Meta knows a file of ours on a phone number, handing it over if need be. A file that is
+	// gone is a *Refusal.
+	MediaHandle func(ctx context.Context, tn *tenant.Tenant, mediaID, phoneNumberID string) (metaID string, err error)
 
 	turns turns
 }
@@ -43,7 +49,8 @@ type Outgoing struct {
 	From    string          // phone number id; "" is the client's first
 	Type    string          // "text", "template" …
 	Object  json.RawMessage // Graph's object of that type
-	Text    string          // what to show of it
+	Text    string          // what to show of it; of a template, its body is
+	Media   *Media          // its file, where it is ours
 	ReplyTo string          // wamid
 	Resend  bool            // once more, if the answer is lost and there is evidence that it was not sent
 	Origin  Origin
@@ -63,10 +70,18 @@ func (d *Desk) Plan(ctx context.Context, tn *tenant.Tenant, o Outgoing) (*Messag
 	if err != nil {
 		return nil, nil, err
 	}
+	if o.Type == "template" {
+		o.Object = normalTemplate(o.Object)
+		text, err := d.checkTemplate(ctx, tn, o.Object)
+		if err != nil {
+			return nil, nil, err
+		}
+		o.Text = cmp.Or(o.Text, text)
+	}
 	now := d.Now().UTC()
 	m := &Message{
 		ID: id.Derived("msg", tn.Code, "out", o.Seed), ConversationID: conversationID(tn.Code, from, o.Contact.ID), ContactID: o.Contact.ID,
-		PhoneNumberID: from, Direction: Out, Type: o.Type, ReplyTo: o.ReplyTo, Status: Queued,
+		PhoneNumberID: from, Direction: Out, Type: o.Type, Media: o.Media, ReplyTo: o.ReplyTo, Status: Queued,
 		StatusAt: map[string]time.Time{Queued: now}, CreatedAt: now, Origin: o.Origin,
 	}
 	if o.Text != "" {
