@@ -110,7 +110,8 @@ func newTown(t *testing.T, opts ...options) *town {
 	graph := &http.Client{Transport: &http.Transport{}}
 	book := &crm.Book{Now: time.Now}
 	desk := &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, graph), Now: time.Now, Log: log}
-	w.engine = &rule.Engine{Book: book, Desk: desk, Now: time.Now, Log: log}
+	messages := rule.Messages{Desk: desk}
+	w.engine = &rule.Engine{Book: book, Now: time.Now, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
 	desk.Settled = w.engine.Settled
 	w.runner = job.NewRunner(job.Config{
 		Queue: w.queue, Wake: w.queue.Wake(), Tenants: w.tenants, Concurrency: 4, Poll: time.Second, Log: log, Now: time.Now,

@@ -132,7 +132,11 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})
 	book := &crm.Book{Now: time.Now}
 	desk := &chat.Desk{Book: book, Graph: graph, Now: time.Now, Log: log.With("part", "chat")}
-	a.Engine = &rule.Engine{Book: book, Desk: desk, Now: time.Now, Log: log.With("part", "automation")}
+	messages := rule.Messages{Desk: desk}
+	a.Engine = &rule.Engine{
+		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate,
+		Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages},
+	}
 	desk.Settled = a.Engine.Settled
 	a.Hub = realtime.New(realtime.Config{Tenants: a.Tenants, Log: log.With("part", "realtime")})
 	a.Runner = job.NewRunner(job.Config{

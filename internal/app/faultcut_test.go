@@ -97,7 +97,8 @@ func newWorld(t *testing.T) *world {
 	log := slog.New(slog.DiscardHandler)
 	book := &crm.Book{Now: clock}
 	w.desk = &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Now: clock, Log: log}
-	w.engine = &rule.Engine{Book: book, Desk: w.desk, Now: clock, Log: log}
+	messages := rule.Messages{Desk: w.desk}
+	w.engine = &rule.Engine{Book: book, Now: clock, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
 	w.desk.Settled = w.engine.Settled
 	return w
 }
@@ -334,7 +335,7 @@ func TestFaultCut(t *testing.T) {
 			do: func(w *world) step {
 				r, err := rule.Runs.First(context.Background(), w.db, store.Query{})
 				w.must(err)
-				return run(w.engine.HandleResume, store.Job{Type: rule.ResumeJob, Tenant: "ACME", Payload: payload(map[string]string{"runId": r.ID})})
+				return run(w.engine.HandleResume, store.Job{Type: rule.ResumeJob, Tenant: "ACME", Payload: payload(map[string]any{"runId": r.ID, "leg": 1})})
 			},
 			expect: func(w *world) {
 				l, err := crm.Leads.First(context.Background(), w.db, store.Query{})
@@ -373,7 +374,7 @@ func TestFaultCut(t *testing.T) {
 			do: func(w *world) step {
 				m := w.firstMessage()
 				return run(w.engine.HandleAdvance, store.Job{Type: rule.AdvanceJob, Tenant: "ACME",
-					Payload: payload(map[string]string{"runId": m.Origin.RunID, "step": m.Origin.Step, "messageId": m.ID})})
+					Payload: payload(map[string]string{"runId": m.Origin.RunID, "step": m.Origin.Step, "ref": m.ID})})
 			},
 			ignore: []string{"wamid", "output"}, // Meta's id of the message is random
 		},

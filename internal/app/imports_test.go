@@ -18,6 +18,7 @@ const module = "github.com/ecodrix/ecod/"
 var plan = map[string][]string{
 	"internal/fault":  {},
 	"internal/id":     {},
+	"internal/clock":  {},
 	"internal/secret": {},
 
 	"internal/store":           {},
@@ -43,7 +44,7 @@ var plan = map[string][]string{
 	"internal/crm":    {"internal/fault", "internal/id", "internal/news", "internal/store", "internal/tenant"},
 	"internal/chat": {"internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant",
 		"internal/whatsapp"},
-	"internal/rule": {"internal/chat", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/secret",
+	"internal/rule": {"internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/secret",
 		"internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/realtime": {"internal/fault", "internal/news", "internal/socketio", "internal/store", "internal/tenant"},
 	"internal/api": {"internal/chat", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/rule",

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/fault"
 )
 
@@ -36,56 +37,13 @@ type Definition struct {
 	Actions   []Action `json:"actions"`
 }
 
-// Action is one step. Which members a type takes stands in actionForms; others are refused.
-type Action struct {
-	Type          string         `json:"type"`
-	Template      string         `json:"template,omitempty"`
-	Language      string         `json:"language,omitempty"`
-	Parameters    []string       `json:"parameters,omitempty"`
-	From          string         `json:"from,omitempty"` // a phone number id of the client
-	OnUnconfirmed string         `json:"onUnconfirmed,omitempty"`
-	Text          string         `json:"text,omitempty"`
-	Pipeline      string         `json:"pipeline,omitempty"`
-	Stage         string         `json:"stage,omitempty"`
-	Tags          []string       `json:"tags,omitempty"`
-	Points        *float64       `json:"points,omitempty"`
-	Fields        map[string]any `json:"fields,omitempty"`
-	Condition     string         `json:"condition,omitempty"`
-	Then          []Action       `json:"then,omitempty"`
-	Else          []Action       `json:"else,omitempty"`
-}
-
-// The action types.
-const (
-	SendTemplate = "whatsapp.template"
-	SendText     = "whatsapp.text"
-	LeadStage    = "lead.stage"
-	TagAdd       = "lead.tag.add"
-	TagRemove    = "lead.tag.remove"
-	LeadScore    = "lead.score"
-	LeadSet      = "lead.set"
-	Branch       = "branch"
-)
-
-// form is what members an action type takes.
-type form struct{ needs, may []string }
-
-var actionForms = map[string]form{
-	SendTemplate: {needs: []string{"template", "language"}, may: []string{"parameters", "from", "onUnconfirmed"}},
-	SendText:     {needs: []string{"text"}, may: []string{"from", "onUnconfirmed"}},
-	LeadStage:    {needs: []string{"stage"}, may: []string{"pipeline"}},
-	TagAdd:       {needs: []string{"tags"}},
-	TagRemove:    {needs: []string{"tags"}},
-	LeadScore:    {needs: []string{"points"}},
-	LeadSet:      {needs: []string{"fields"}},
-	Branch:       {needs: []string{"condition"}, may: []string{"then", "else"}},
-}
-
 // Limits of a definition.
 const (
 	maxActions = 100 // with those of branches
 	maxDepth   = 5   // of branches
 	maxText    = 4096
+	maxHTML    = 64 << 10
+	maxSubject = 500
 )
 
 // Reenrol says whether a lead that went through a rule may enter it again.
@@ -133,8 +91,9 @@ func (r *Reenrol) UnmarshalJSON(b []byte) error {
 }
 
 // Validate tells everything that is wrong with a definition, with JSON pointers.
-func (d *Definition) Validate() error {
-	v := &validation{}
+func (d *Definition) Validate() error { return d.validate(&validation{}) }
+
+func (d *Definition) validate(v *validation) error {
 	if !KnownTrigger(d.Trigger) {
 		v.add("/trigger", "is not a known trigger; known are %s and custom.*", strings.Join(Triggers, ", "))
 	}
@@ -142,8 +101,8 @@ func (d *Definition) Validate() error {
 	switch d.Reenrol.Mode {
 	case "", OnceActive, OnceEver, EveryEvent:
 	case Cooldown:
-		if _, err := parseDuration(d.Reenrol.Cooldown); err != nil {
-			v.add("/reenrol/cooldown", "%s", err)
+		if sp, err := clock.ParseSpan(d.Reenrol.Cooldown); err != nil || sp.Negative() {
+			v.add("/reenrol/cooldown", `must be a duration such as "30m", "24h" or "7d"`)
 		}
 	default:
 		v.add("/reenrol", `must be "once_active", "once_ever", "every_event" or {"cooldown":"24h"}`)
@@ -159,8 +118,10 @@ func (d *Definition) Validate() error {
 }
 
 type validation struct {
-	fields []fault.Field
-	count  int
+	fields  []fault.Field
+	count   int
+	absent  func(typ string) bool // whether nobody does a type of action here; nil: all are done
+	private bool                  // addresses in the operator's own networks are allowed, also without TLS
 }
 
 func (v *validation) add(pointer, format string, args ...any) {
@@ -183,104 +144,3 @@ func (v *validation) placeholders(pointer, text string) {
 		v.add(pointer, "%s", err)
 	}
 }
-
-var stageForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-
-func (v *validation) actions(at string, as []Action, depth int) {
-	if depth > maxDepth {
-		v.add(at, "is nested deeper than %d branches", maxDepth)
-		return
-	}
-	for i := range as {
-		v.count++
-		if v.count > maxActions {
-			return
-		}
-		v.action(fmt.Sprintf("%s/%d", at, i), &as[i], depth)
-	}
-}
-
-func (v *validation) action(p string, a *Action, depth int) {
-	f, ok := actionForms[a.Type]
-	if !ok {
-		v.add(p+"/type", "is not a known action type")
-		return
-	}
-	set := a.members()
-	for _, m := range f.needs {
-		if !slices.Contains(set, m) {
-			v.add(p+"/"+m, "is required for %s", a.Type)
-		}
-	}
-	for _, m := range set {
-		if !slices.Contains(f.needs, m) && !slices.Contains(f.may, m) {
-			v.add(p+"/"+m, "does not belong to %s", a.Type)
-		}
-	}
-	for _, t := range []struct{ name, text string }{{"template", a.Template}, {"language", a.Language}, {"text", a.Text}, {"stage", a.Stage}} {
-		if len(t.text) > maxText {
-			v.add(p+"/"+t.name, "is longer than %d bytes", maxText)
-		}
-	}
-	v.placeholders(p+"/text", a.Text)
-	for i, t := range a.Parameters {
-		v.placeholders(fmt.Sprintf("%s/parameters/%d", p, i), t)
-		if strings.TrimSpace(t) == "" {
-			v.add(fmt.Sprintf("%s/parameters/%d", p, i), "must not be empty: WhatsApp refuses empty parameters")
-		}
-	}
-	for i, t := range a.Tags {
-		if t = strings.TrimSpace(t); t == "" || len(t) > 100 {
-			v.add(fmt.Sprintf("%s/tags/%d", p, i), "must be 1 to 100 bytes")
-		}
-	}
-	for k, val := range a.Fields {
-		if k == "" || len(k) > 100 {
-			v.add(p+"/fields", "has a name that is not 1 to 100 bytes")
-		}
-		if s, ok := val.(string); ok {
-			v.placeholders(p+"/fields/"+pointerEscape(k), s)
-		}
-	}
-	if a.Stage != "" && !stageForm.MatchString(a.Stage) {
-		v.add(p+"/stage", "must match %s", stageForm)
-	}
-	if a.Pipeline != "" && !stageForm.MatchString(a.Pipeline) {
-		v.add(p+"/pipeline", "must match %s", stageForm)
-	}
-	if u := a.OnUnconfirmed; u != "" && u != "resend" {
-		v.add(p+"/onUnconfirmed", `must be "resend", or be left out`)
-	}
-	if a.Points != nil && (*a.Points < -1000 || *a.Points > 1000) {
-		v.add(p+"/points", "must be -1000 to 1000")
-	}
-	if a.Type == Branch {
-		v.condition(p+"/condition", a.Condition)
-		if len(a.Then)+len(a.Else) == 0 {
-			v.add(p+"/then", "a branch needs actions")
-		}
-		v.actions(p+"/then", a.Then, depth+1)
-		v.actions(p+"/else", a.Else, depth+1)
-	}
-}
-
-// members are the names of the members that are set, but the type.
-func (a *Action) members() []string {
-	b, err := json.Marshal(a)
-	if err != nil {
-		return nil
-	}
-	var m map[string]json.RawMessage
-	if json.Unmarshal(b, &m) != nil {
-		return nil
-	}
-	delete(m, "type")
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
-
-func pointerEscape(s string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(s) }

@@ -32,7 +32,7 @@ func (e *Engine) Edit(ctx context.Context, tn *tenant.Tenant, ruleID string, ed 
 			return f
 		}
 		ed.apply(r)
-		if err := r.Draft.Validate(); err != nil {
+		if err := e.check(&r.Draft); err != nil {
 			return err
 		}
 		now := e.Now().UTC()

@@ -4,12 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/id"
@@ -17,14 +16,10 @@ import (
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
-	"github.com/ecodrix/ecod/internal/whatsapp"
 )
 
-// The job types of this package.
-const (
-	EventJob   = "automation.event"
-	AdvanceJob = "automation.advance"
-)
+// EventJob is the type of the job that works an event off.
+const EventJob = "automation.event"
 
 // maxDepthOfEvents is how many events may cause each other.
 const maxDepthOfEvents = 5
@@ -32,9 +27,12 @@ const maxDepthOfEvents = 5
 // Engine is the automation of every client; the tenant says whose.
 type Engine struct {
 	Book *crm.Book
-	Desk *chat.Desk
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Doers do the external actions, by their types; a rule with an action that has none cannot be made.
+	Doers map[string]Doer
+	Now   func() time.Time
+	Log   *slog.Logger
+	// PrivateNetworks lets rules name addresses in the operator's own networks, also without TLS.
+	PrivateNetworks bool
 
 	locks locks
 }
@@ -216,7 +214,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 	var facts []store.Write
 	for _, m := range matched {
 		if run := mine[m.rule.ID]; run != nil { // written, but the lead was not
-			replay(run.Steps, lead)
+			replay(run.legSteps(0), lead)
 			eff.runs = append(eff.runs, run)
 			eff.outcome.Runs = append(eff.outcome.Runs, Enrol{m.rule.ID, run.ID, run.State})
 			continue
@@ -225,7 +223,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			ID: runID(tn.Code, ev.ID, m.rule.ID), EventID: ev.EventID, EventRef: ev.ID, RuleID: m.rule.ID, RuleVersion: m.rule.LiveVersion,
 			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{},
 		}
-		ws, err := e.begin(ctx, tn, run, m.rule.Live, newScope(ev, lead, contact, nil, now), lead, contact, now)
+		ws, err := e.leg(ctx, tn, run, &course{ev, m.rule.Live, lead, contact, stages}, now)
 		if err != nil {
 			return nil, err
 		}
@@ -327,7 +325,7 @@ func (e *Engine) admit(ctx context.Context, tn *tenant.Tenant, r *Rule, ev *Even
 		}
 		return slot, "", nil
 	case Cooldown:
-		pause, err := parseDuration(r.Live.Reenrol.Cooldown)
+		pause, err := clock.ParseSpan(r.Live.Reenrol.Cooldown)
 		if err != nil {
 			return "", "", err // Validate let it pass
 		}
@@ -335,7 +333,7 @@ func (e *Engine) admit(ctx context.Context, tn *tenant.Tenant, r *Rule, ev *Even
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return "", "", err
 		}
-		if err == nil && last.EventRef != ev.ID && (!last.Ended() || now.Sub(*last.EndedAt) < pause) {
+		if err == nil && last.EventRef != ev.ID && (!last.Ended() || now.Before(pause.From(*last.EndedAt, l.Zone(tn.Account().Zone())))) {
 			return "", CoolingDown, nil
 		}
 	}
@@ -364,118 +362,6 @@ func (d *Definition) matches(sc *scope) (reason string) {
 	return ""
 }
 
-// begin walks a run through its rule: internal actions are done to the lead, the first send is planned. It gives the
-// writes that belong to it, beside the run itself and the lead. A run that lacks a variable is held and has done nothing.
-func (e *Engine) begin(ctx context.Context, tn *tenant.Tenant, run *Run, def *Definition, sc *scope, lead *crm.Lead, contact *crm.Contact, now time.Time) ([]store.Write, error) {
-	trial := *lead
-	trial.Tags, trial.Fields = slices.Clone(lead.Tags), clone(lead.Fields)
-	w := &walk{scope: sc, lead: &trial, now: now}
-	w.actions("", def.Actions)
-	if len(w.missing) > 0 {
-		run.State, run.Held = RunHeld, &Held{Reason: "missing_variable", Names: w.missing}
-		sc.setLead(lead)
-		return nil, nil
-	}
-	*lead = trial
-	run.State, run.Held, run.Steps = RunActive, nil, w.steps
-	var writes []store.Write
-	for _, s := range w.scores {
-		writes = append(writes, crm.ScoreEvents.Ensure(&crm.ScoreEvent{
-			ID: id.Derived("sco", run.ID, s.step), LeadID: lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now,
-		}))
-	}
-	planned, err := e.planNext(ctx, tn, run, contact, now)
-	return append(writes, planned...), err
-}
-
-func clone(m map[string]any) map[string]any {
-	out := make(map[string]any, len(m))
-	for k, v := range m {
-		out[k] = v
-	}
-	return out
-}
-
-// planNext plans the run's first planned send, or ends the run if there is none. It gives the message's writes.
-func (e *Engine) planNext(ctx context.Context, tn *tenant.Tenant, run *Run, contact *crm.Contact, now time.Time) ([]store.Write, error) {
-	for i := range run.Steps {
-		s := &run.Steps[i]
-		if s.State != StepPlanned {
-			continue
-		}
-		out, err := outgoing(s)
-		if err == nil {
-			out.Contact, out.LeadID, out.Origin, out.Seed = contact, run.LeadID, chat.Origin{RunID: run.ID, Step: s.ID}, run.ID+"|"+s.ID
-			var m *chat.Message
-			var writes []store.Write
-			if m, writes, err = e.Desk.Plan(ctx, tn, out); err == nil {
-				s.State, s.MessageID, s.JobID = StepQueued, m.ID, id.DerivedAt("job", now, tn.Code, "send", m.ID)
-				return writes, nil
-			}
-			if refusal := (*chat.Refusal)(nil); !errors.As(err, &refusal) {
-				return nil, err // the storage's trouble is not the step's end
-			}
-		}
-		fail(run, i, now, stepError(err))
-		return nil, nil
-	}
-	if run.State == RunActive {
-		run.end(RunDone, now, nil)
-	}
-	return nil, nil
-}
-
-func stepError(err error) *StepError {
-	var r *chat.Refusal
-	if errors.As(err, &r) {
-		return &StepError{r.Code, r.Detail}
-	}
-	return &StepError{"invalid", "The step cannot be carried out."}
-}
-
-// fail ends a run at a step; the sends after it are not made.
-func fail(run *Run, i int, now time.Time, se *StepError) {
-	run.Steps[i].State, run.Steps[i].Error, run.Steps[i].EndedAt = StepFailed, se, &now
-	for k := i + 1; k < len(run.Steps); k++ {
-		if run.Steps[k].State == StepPlanned {
-			run.Steps[k].State, run.Steps[k].EndedAt = StepSkipped, &now
-			run.Steps[k].Error = &StepError{"previous_failed", "An earlier send of this run failed."}
-		}
-	}
-	run.end(RunFailed, now, se)
-}
-
-// outgoing turns a step's frozen input into a message.
-func outgoing(s *Step) (chat.Outgoing, error) {
-	switch s.Type {
-	case SendTemplate:
-		var in templateInput
-		if err := json.Unmarshal(s.Input, &in); err != nil {
-			return chat.Outgoing{}, err
-		}
-		components, err := whatsapp.BodyParameters(in.Parameters)
-		if err != nil {
-			return chat.Outgoing{}, &chat.Refusal{Code: "whatsapp.invalid_template", Detail: "A template parameter is empty."}
-		}
-		t, err := whatsapp.TemplateObject(in.Template, in.Language, components)
-		if err != nil {
-			return chat.Outgoing{}, &chat.Refusal{Code: "whatsapp.invalid_template", Detail: "The template has no name or language."}
-		}
-		return chat.Outgoing{From: in.From, Type: "template", Object: t, Resend: in.Resend}, nil
-	case SendText:
-		var in textInput
-		if err := json.Unmarshal(s.Input, &in); err != nil {
-			return chat.Outgoing{}, err
-		}
-		t, err := whatsapp.TextObject(in.Text, false)
-		if err != nil {
-			return chat.Outgoing{}, &chat.Refusal{Code: "whatsapp.invalid_text", Detail: "A text has 1 to 4,096 characters."}
-		}
-		return chat.Outgoing{From: in.From, Type: "text", Object: t, Text: in.Text, Resend: in.Resend}, nil
-	}
-	return chat.Outgoing{}, fmt.Errorf("rule: no send of type %s", s.Type)
-}
-
 // follow gives the jobs that an event's runs need: the send that each waits for, and the events that its actions cause.
 // All have derived keys: asking twice makes them once.
 func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs []*Run) ([]store.NewJob, error) {
@@ -484,27 +370,12 @@ func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs 
 		return nil, err
 	}
 	for _, run := range runs {
-		next = append(next, e.sendJobs(tn, run)...)
+		next = append(next, e.stepJobs(tn, run)...)
 	}
 	return next, nil
 }
 
 func causeKey(eventRef, key, trigger string) string { return id.Derived("evk", eventRef, key, trigger) }
-
-// sendJobs gives the job of the send that a run waits for.
-func (e *Engine) sendJobs(tn *tenant.Tenant, run *Run) []store.NewJob {
-	if run.Ended() {
-		return nil
-	}
-	for _, s := range run.Steps {
-		if s.State == StepQueued {
-			n := e.Desk.SendOf(tn, &chat.Message{ID: s.MessageID}, store.Causation{EventID: run.EventID, RunID: run.ID, Step: s.ID, LeadID: run.LeadID})
-			n.ID = s.JobID
-			return []store.NewJob{n}
-		}
-	}
-	return nil
-}
 
 // transition is an event that a step's effect is.
 type transition struct {

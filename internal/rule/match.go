@@ -3,6 +3,7 @@ package rule
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/expr-lang/expr"
@@ -14,20 +15,17 @@ import (
 
 // scope is what conditions and placeholders see.
 type scope struct {
-	env    map[string]any
-	stages crm.Stages // of the client's pipelines
-}
-
-// in gives the scope with the client's pipelines as they are.
-func (s *scope) in(stages crm.Stages) *scope {
-	s.stages = stages
-	return s
+	env     map[string]any
+	results map[string]any  // of earlier steps, by root
+	open    map[string]bool // roots of results that are still to come: their placeholders stay
+	stages  crm.Stages      // of the client's pipelines
 }
 
 // emptyEnv has the roots that conditions may name, for compiling.
 func emptyEnv() map[string]any {
 	return map[string]any{
 		"lead": map[string]any{}, "contact": map[string]any{}, "event": map[string]any{}, "appointment": map[string]any{}, "now": time.Time{},
+		"meet": map[string]any{},
 	}
 }
 
@@ -49,6 +47,12 @@ func newScope(ev *Event, l *crm.Lead, c *crm.Contact, extra map[string]any, now 
 	}
 	s.setLead(l)
 	return s
+}
+
+// setResults shows what came of earlier steps.
+func (s *scope) setResults(results map[string]any) {
+	s.results = results
+	maps.Copy(s.env, results)
 }
 
 // setLead shows conditions the lead as it is now.

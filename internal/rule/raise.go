@@ -44,25 +44,33 @@ func (e *Engine) Raise(ctx context.Context, tn *tenant.Tenant, occurrences ...cr
 // caused are the occurrences that an event's effect made.
 func caused(ev *Event, runs []*Run) []crm.Occurrence {
 	var out []crm.Occurrence
-	cause := func(run *Run, key, trigger string, vars map[string]any, at time.Time) {
-		o := crm.Occurrence{
-			Key: causeKey(ev.ID, key, trigger), Trigger: trigger, LeadID: ev.Outcome.LeadID, Variables: vars, At: at, Depth: ev.Depth + 1,
-			Chain: append([]string{}, ev.Chain...),
-		}
-		if run != nil {
-			o.Chain = append(o.Chain, run.RuleID)
-		}
-		out = append(out, o)
-	}
 	if ev.Outcome.LeadCreated {
-		cause(nil, "lead", "lead_created", ev.Variables, ev.ReceivedAt)
+		out = append(out, ev.causes("lead", "lead_created", ev.Variables, ev.ReceivedAt))
 	}
 	for _, run := range runs {
-		for _, s := range run.Steps {
-			for _, t := range transitions(s, ev.Variables) {
-				cause(run, run.ID+"|"+s.ID+"|"+t.key, t.trigger, t.vars, ev.ReceivedAt)
-			}
+		out = append(out, causedBy(ev, run, 0)...)
+	}
+	return out
+}
+
+// causedBy are the occurrences that one leg of a run made.
+func causedBy(ev *Event, run *Run, leg int) []crm.Occurrence {
+	vars := ev.Variables
+	var out []crm.Occurrence
+	for _, s := range run.legSteps(leg) {
+		for _, t := range transitions(s, vars) {
+			o := ev.causes(run.ID+"|"+s.ID+"|"+t.key, t.trigger, t.vars, s.At)
+			o.Chain = append(o.Chain, run.RuleID)
+			out = append(out, o)
 		}
 	}
 	return out
+}
+
+// causes makes the occurrence of something that an event led to.
+func (ev *Event) causes(key, trigger string, vars map[string]any, at time.Time) crm.Occurrence {
+	return crm.Occurrence{
+		Key: causeKey(ev.ID, key, trigger), Trigger: trigger, LeadID: ev.Outcome.LeadID, Variables: vars, At: at, Depth: ev.Depth + 1,
+		Chain: append([]string{}, ev.Chain...),
+	}
 }

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/id"
@@ -140,7 +141,7 @@ const (
 // States of a step.
 const (
 	StepDone        = "done"
-	StepPlanned     = "planned" // waits for the sends before it
+	StepPlanned     = "planned" // waits for the external steps before it
 	StepQueued      = "queued"  // has its job
 	StepFailed      = "failed"
 	StepSkipped     = "skipped"
@@ -160,7 +161,10 @@ type Run struct {
 	Slot        string         `json:"slot,omitempty"` // what the re-enrolment mode allows once
 	Steps       []Step         `json:"steps"`
 	Held        *Held          `json:"held,omitempty"`
-	Extra       map[string]any `json:"extra,omitempty"` // variables given while held
+	Extra       map[string]any `json:"extra,omitempty"`   // variables given while held
+	Cursor      string         `json:"cursor,omitempty"`  // the action that the walk goes on at; "" it came to its end
+	Leg         int            `json:"leg,omitempty"`     // how many walks there were after the first
+	Results     map[string]any `json:"results,omitempty"` // of external steps, by root
 	WaitUntil   *time.Time     `json:"waitUntil,omitempty"`
 	ExitReason  string         `json:"exitReason,omitempty"`
 	Error       *StepError     `json:"error,omitempty"`
@@ -176,16 +180,18 @@ type Held struct {
 
 // Step is one action of a run.
 type Step struct {
-	ID        string          `json:"id"` // place in the rule: "0", "2.then.1"
-	Type      string          `json:"type"`
-	State     string          `json:"state"`
-	Input     json.RawMessage `json:"input,omitempty"`  // rendered, as it is done
-	Output    json.RawMessage `json:"output,omitempty"` // what changed
-	Error     *StepError      `json:"error,omitempty"`
-	JobID     string          `json:"jobId,omitempty"` // of the job that sends
-	MessageID string          `json:"messageId,omitempty"`
-	At        time.Time       `json:"at"`
-	EndedAt   *time.Time      `json:"endedAt,omitempty"`
+	ID      string          `json:"id"` // place in the rule: "0", "2.then.1"
+	Type    string          `json:"type"`
+	State   string          `json:"state"`
+	Input   json.RawMessage `json:"input,omitempty"`  // rendered, as it is done
+	Output  json.RawMessage `json:"output,omitempty"` // what changed
+	Error   *StepError      `json:"error,omitempty"`
+	JobID   string          `json:"jobId,omitempty"` // of the job that does it
+	Ref     string          `json:"ref,omitempty"`   // what it made: a message, a mail, a meeting
+	Leg     int             `json:"leg,omitempty"`   // of the run
+	Led     int             `json:"led,omitempty"`   // the leg that came when it ended; 0: none
+	At      time.Time       `json:"at"`
+	EndedAt *time.Time      `json:"endedAt,omitempty"`
 }
 
 // StepError says what went wrong, in terms for the client.
@@ -230,12 +236,60 @@ func (r *Run) Ended() bool {
 
 // end closes a run and frees its slot, but for the one that holds for ever.
 func (r *Run) end(state string, at time.Time, e *StepError) {
-	r.State, r.Error = state, e
+	r.State, r.Error, r.Cursor, r.WaitUntil = state, e, "", nil
 	at = at.UTC()
 	r.EndedAt = &at
 	if r.Slot == activeSlot(r.RuleID, r.LeadID) {
 		r.Slot = ""
 	}
+}
+
+// exit ends a run because something made it pointless.
+func (r *Run) exit(reason string, at time.Time) {
+	r.skip(at, &StepError{reason, "The run was left before this step."})
+	r.end(RunExited, at, nil)
+	r.ExitReason = reason
+}
+
+// skip gives up the external steps that have not begun.
+func (r *Run) skip(at time.Time, why *StepError) {
+	for i := range r.Steps {
+		if s := &r.Steps[i]; s.State == StepPlanned {
+			s.State, s.EndedAt, s.Error = StepSkipped, &at, why
+		}
+	}
+}
+
+// at is the place of a step; -1 if the run did not come to it.
+func (r *Run) at(step string) int {
+	return slices.IndexFunc(r.Steps, func(s Step) bool { return s.ID == step })
+}
+
+// planned is the place of the first external step that has not begun; -1 for none.
+func (r *Run) planned() int {
+	return slices.IndexFunc(r.Steps, func(s Step) bool { return s.State == StepPlanned })
+}
+
+// legSteps are the steps of a leg.
+func (r *Run) legSteps(leg int) []Step {
+	var out []Step
+	for _, s := range r.Steps {
+		if s.Leg == leg {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// touched tells whether a leg changed the lead.
+func (r *Run) touched(leg int) bool {
+	return slices.ContainsFunc(r.legSteps(leg), func(s Step) bool {
+		switch s.Type {
+		case TagAdd, TagRemove, LeadStage, LeadScore, LeadSet:
+			return true
+		}
+		return false
+	})
 }
 
 func activeSlot(ruleID, leadID string) string { return "active|" + ruleID + "|" + leadID }

@@ -2,7 +2,6 @@ package rule
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,22 +19,40 @@ func checkPlaceholders(text string) error {
 	return nil
 }
 
-// render fills a text's placeholders. missing are the names that have no value: nothing is to be sent then.
-func (s *scope) render(text string) (out string, missing []string) {
+// maxRendered bounds what the values of one text's placeholders come to; those after are left out, and the text is too
+// long for anything then.
+const maxRendered = 1 << 20
+
+// render fills a text's placeholders, each value escaped (nil: as it is). missing are the names that have no value:
+// nothing is to be sent then.
+func (s *scope) render(text string, escape func(string) string) (out string, missing []string) {
+	total := 0
 	out = placeholder.ReplaceAllStringFunc(text, func(m string) string {
 		name := placeholder.FindStringSubmatch(m)[1]
 		v, ok := s.text(name)
+		if head, _, _ := strings.Cut(name, "."); !ok && s.open[head] {
+			return m
+		}
 		if !ok {
 			missing = append(missing, name)
+		}
+		if escape != nil {
+			v = escape(v)
+		}
+		if total += len(v); total > maxRendered {
+			return strings.Repeat(" ", 1<<10)
 		}
 		return v
 	})
 	return out, missing
 }
 
-// text gives the value of a name as it is sent: an event's variable, or a path such as lead.name. False where there is
-// none, or where it is not a text, a number or a truth value.
+// text gives the value of a name as it is sent: an earlier step's result, an event's variable, or a path such as
+// lead.name. False where there is none, or where it is not a text, a number or a truth value.
 func (s *scope) text(name string) (string, bool) {
+	if v, ok := dig(s.results, name); ok {
+		return format(v)
+	}
 	if v, ok := dig(s.variables(), name); ok {
 		return format(v)
 	}
@@ -81,25 +98,4 @@ func format(v any) (string, bool) {
 		return x.Format(time.RFC3339), !x.IsZero()
 	}
 	return "", false
-}
-
-var durationForm = regexp.MustCompile(`^([0-9]{1,6})(s|m|h|d|w)$`)
-
-// parseDuration reads "90s", "15m", "24h", "7d", "2w". Days and weeks count 24 h here; where calendar days matter the
-// lead's zone decides.
-func parseDuration(s string) (time.Duration, error) {
-	m := durationForm.FindStringSubmatch(s)
-	if m == nil {
-		return 0, errors.New(`must be a duration such as "30m", "24h" or "7d"`)
-	}
-	n, err := strconv.Atoi(m[1])
-	if err != nil || n == 0 {
-		return 0, errors.New("must be longer than nothing")
-	}
-	unit := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}[m[2]]
-	d := time.Duration(n) * unit
-	if d > 366*24*time.Hour {
-		return 0, fmt.Errorf("must be at most a year")
-	}
-	return d, nil
 }

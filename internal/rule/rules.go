@@ -41,7 +41,7 @@ const maxRules = 1000
 
 // Create makes a rule, live at once if enabled.
 func (e *Engine) Create(ctx context.Context, tn *tenant.Tenant, name string, enabled bool, d Definition) (*Rule, error) {
-	if err := d.Validate(); err != nil {
+	if err := e.check(&d); err != nil {
 		return nil, err
 	}
 	n, err := tn.DB.Count(ctx, store.Query{Kind: Rules.Schema.Kind})
@@ -62,6 +62,14 @@ func (e *Engine) Create(ctx context.Context, tn *tenant.Tenant, name string, ena
 	}
 	r.Version = 1
 	return r, nil
+}
+
+// check tells everything that is wrong with a definition here: also actions that nothing does.
+func (e *Engine) check(d *Definition) error {
+	return d.validate(&validation{private: e.PrivateNetworks, absent: func(typ string) bool {
+		_, outside := external[typ]
+		return outside && e.Doers[typ] == nil || typ == Wait
+	}})
 }
 
 // publish makes the draft what runs.
@@ -107,7 +115,7 @@ func (e *Engine) Publish(ctx context.Context, tn *tenant.Tenant, ruleID string) 
 		if r, err = e.Rule(ctx, tn, ruleID); err != nil {
 			return err
 		}
-		if err := r.Draft.Validate(); err != nil {
+		if err := e.check(&r.Draft); err != nil {
 			return err
 		}
 		now := e.Now().UTC()

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"strconv"
 
-	"github.com/ecodrix/ecod/internal/chat"
-	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/news"
@@ -19,94 +17,15 @@ import (
 // ResumeJob is the type of the job that lets a held run go on.
 const ResumeJob = "automation.resume"
 
-type advancePayload struct {
-	RunID     string `json:"runId"`
-	Step      string `json:"step"`
-	MessageID string `json:"messageId"`
-}
-
 type resumePayload struct {
 	RunID string `json:"runId"`
-}
-
-// Settled gives the job that takes a run further once a message of it was sent, refused, or lost its answer. It is the
-// Settled of chat.Desk.
-func (e *Engine) Settled(tn *tenant.Tenant, m *chat.Message) []store.NewJob {
-	if m.Origin.RunID == "" {
-		return nil
-	}
-	n := job.New(tn.Code, AdvanceJob, advancePayload{m.Origin.RunID, m.Origin.Step, m.ID})
-	n.UniqueKey = "advance:" + m.Origin.RunID + ":" + m.Origin.Step
-	n.Causation = store.Causation{RunID: m.Origin.RunID, Step: m.Origin.Step, Message: m.ID}
-	return []store.NewJob{n}
-}
-
-// HandleAdvance is the handler of AdvanceJob: it records how a send ended and plans the next one.
-func (e *Engine) HandleAdvance(ctx context.Context, tn *tenant.Tenant, j store.Job) (job.Result, error) {
-	p, err := job.Payload[advancePayload](j)
-	if err != nil {
-		return job.Result{}, err
-	}
-	var next []store.NewJob
-	err = conflictFree(ctx, func() error { next, err = e.advance(ctx, tn, p); return err })
-	return job.Result{Next: next}, err
-}
-
-func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayload) ([]store.NewJob, error) {
-	run, err := Runs.Get(ctx, tn.DB, p.RunID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil // erased meanwhile
-	}
-	if err != nil {
-		return nil, err
-	}
-	i := -1
-	for k := range run.Steps {
-		if run.Steps[k].ID == p.Step && run.Steps[k].State == StepQueued && run.Steps[k].MessageID == p.MessageID {
-			i = k
-		}
-	}
-	if i < 0 || run.Ended() {
-		return e.sendJobs(tn, run), nil // done before: only the job that follows may be missing
-	}
-	m, err := chat.Messages.Get(ctx, tn.DB, p.MessageID)
-	if err != nil {
-		return nil, err
-	}
-	now := e.Now().UTC()
-	s := &run.Steps[i]
-	s.EndedAt = &now
-	var writes []store.Write
-	switch {
-	case m.Status == chat.FailedSend && m.WAMID == "":
-		se := &StepError{"failed", "The message was not accepted."}
-		if m.Error != nil {
-			se = &StepError{m.Error.Code, m.Error.Title}
-		}
-		fail(run, i, now, se)
-	default:
-		s.State, s.Output = StepDone, raw(map[string]string{"messageId": m.ID, "wamid": m.WAMID})
-		if m.Status == chat.Unconfirmed {
-			s.State = StepUnconfirmed
-		}
-		contact, err := e.Book.Person(ctx, tn, m.ContactID)
-		if err != nil {
-			return nil, err
-		}
-		if writes, err = e.planNext(ctx, tn, run, contact, now); err != nil {
-			return nil, err
-		}
-	}
-	writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|"+p.Step+"|"+run.State, "run", run.View()), Runs.Update(run))
-	if err := tn.DB.Commit(ctx, writes...); err != nil {
-		return nil, err
-	}
-	return e.sendJobs(tn, run), nil
+	Leg   int    `json:"leg"` // that the run goes on with
 }
 
 // Supply gives a held run variables; the job that it returns lets the run go on.
 func (e *Engine) Supply(ctx context.Context, tn *tenant.Tenant, runID string, vars map[string]any) (store.NewJob, error) {
 	var key string
+	var leg int
 	err := conflictFree(ctx, func() error {
 		run, err := e.Run(ctx, tn, runID)
 		if err != nil {
@@ -120,9 +39,10 @@ func (e *Engine) Supply(ctx context.Context, tn *tenant.Tenant, runID string, va
 		}
 		maps.Copy(run.Extra, vars)
 		key = "resume:" + run.ID + ":" + strconv.FormatInt(run.Version, 10)
+		leg = run.Leg + 1
 		return tn.DB.Commit(ctx, Runs.Update(run))
 	})
-	n := job.New(tn.Code, ResumeJob, resumePayload{runID})
+	n := job.New(tn.Code, ResumeJob, resumePayload{runID, leg})
 	n.UniqueKey = key
 	n.Causation = store.Causation{RunID: runID}
 	return n, err
@@ -135,60 +55,38 @@ func (e *Engine) HandleResume(ctx context.Context, tn *tenant.Tenant, j store.Jo
 		return job.Result{}, err
 	}
 	var next []store.NewJob
-	err = conflictFree(ctx, func() error { next, err = e.resume(ctx, tn, p.RunID); return err })
+	err = conflictFree(ctx, func() error { next, err = e.resume(ctx, tn, p); return err })
 	return job.Result{Next: next}, err
 }
 
-func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, runID string) ([]store.NewJob, error) {
-	run, err := Runs.Get(ctx, tn.DB, runID)
+func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, p resumePayload) ([]store.NewJob, error) {
+	run, err := Runs.Get(ctx, tn.DB, p.RunID)
 	if err != nil {
 		return nil, err
 	}
-	ev, err := Events.Get(ctx, tn.DB, run.EventRef)
-	if err != nil {
-		return nil, err
-	}
-	version, err := Versions.Get(ctx, tn.DB, VersionID(run.RuleID, run.RuleVersion))
-	if err != nil {
-		return nil, err
-	}
-	lead, err := crm.Leads.Get(ctx, tn.DB, run.LeadID)
-	if err != nil {
-		return nil, err
-	}
-	contact, err := e.Book.Person(ctx, tn, lead.ContactID)
-	if err != nil {
-		return nil, err
-	}
-	stages, err := e.Book.Stages(ctx, tn)
-	if err != nil {
-		return nil, err
+	if run.State != RunHeld {
+		return e.again(ctx, tn, run, p.Leg)
 	}
 	now := e.Now().UTC()
-	mark := "resume:" + run.ID
+	c, err := e.course(ctx, tn, run)
 	var writes []store.Write
-	if run.State == RunHeld {
-		if writes, err = e.begin(ctx, tn, run, &version.Definition, newScope(ev, lead, contact, run.Extra, now).in(stages), lead, contact, now); err != nil {
-			return nil, err
-		}
-		writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|resumed|"+run.State, "run", run.View()), Runs.Update(run))
-	} else if !lead.Did(mark) {
-		replay(run.Steps, lead)
+	if err == nil {
+		writes, err = e.nextLeg(ctx, tn, run, c, now)
 	}
-	if run.State != RunHeld && !lead.Did(mark) {
-		lead.Mark(mark)
-		lead.UpdatedAt, lead.LastActivityAt = now, now
-		writes = append(writes, news.Write(now, news.LeadUpdated, lead.ID+"|"+mark, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead))
+	if errors.Is(err, errLeadGone) {
+		run.exit("lead_gone", now)
+		c, err = nil, nil
 	}
-	if len(writes) > 0 {
-		if err := tn.DB.Commit(ctx, writes...); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
-	return e.follow(ctx, tn, ev, []*Run{run})
+	if err := e.commitLeg(ctx, tn, run, c, "resumed", writes, now); err != nil {
+		return nil, err
+	}
+	return e.followLeg(ctx, tn, run, c)
 }
 
-// Run reads a run; fault.NotFound. Steps whose answer was lost show what became known of their messages since.
+// Run reads a run; fault.NotFound. Steps whose answer was lost show what became known since.
 func (e *Engine) Run(ctx context.Context, tn *tenant.Tenant, runID string) (*Run, error) {
 	r, err := Runs.Get(ctx, tn.DB, runID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -199,16 +97,17 @@ func (e *Engine) Run(ctx context.Context, tn *tenant.Tenant, runID string) (*Run
 	}
 	for i := range r.Steps {
 		s := &r.Steps[i]
-		if s.State != StepUnconfirmed {
+		doer := e.Doers[s.Type]
+		if s.State != StepUnconfirmed || doer == nil {
 			continue
 		}
-		m, err := chat.Messages.Get(ctx, tn.DB, s.MessageID)
+		end, err := doer.Outcome(ctx, tn, s.Ref)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 		case err != nil:
 			return nil, err
-		case m.WAMID != "":
-			s.State, s.Output = StepDone, raw(map[string]string{"messageId": m.ID, "wamid": m.WAMID})
+		case end.State == StepDone:
+			s.State, s.Output = end.State, end.Output
 		}
 	}
 	return r, nil
@@ -276,8 +175,8 @@ func (r *Run) View() RunView {
 	}
 	for _, s := range r.Steps {
 		sv := StepView{ID: s.ID, Type: s.Type, State: s.State, Input: s.Input, Output: s.Output, Error: s.Error, At: news.Stamp(s.At)}
-		if s.MessageID != "" {
-			sv.MessageID = &s.MessageID
+		if s.Ref != "" && sends(s.Type) {
+			sv.MessageID = &s.Ref
 		}
 		if s.JobID != "" {
 			sv.JobID = &s.JobID

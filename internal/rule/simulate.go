@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/id"
@@ -51,6 +50,7 @@ const (
 	branchNotTaken  = "branch_not_taken"
 	previousFailed  = "previous_failed"
 	optedOut        = "opted_out"
+	dependsOnResult = "depends_on_result"
 )
 
 // Simulate tells what a rule's draft would do for a lead. It decides with the same code as an event does, on copies, and
@@ -96,19 +96,47 @@ func (e *Engine) Simulate(ctx context.Context, tn *tenant.Tenant, ruleID string,
 	if err != nil {
 		return nil, err
 	}
-	w := &walk{scope: newScope(ev, lead, contact, nil, now).in(stages), lead: lead, now: now}
+	w := newWalk(tn, &Run{}, &course{ev, &r.Draft, lead, contact, stages}, lead, now)
+	w.through = true
 	w.actions("", r.Draft.Actions)
-	blocked := ""
+	tr := &trace{steps: w.steps, refused: map[string]string{}}
 	if len(w.missing) > 0 {
-		out.Reason, out.Held, blocked = missingVariable, &Held{Reason: missingVariable, Names: w.missing}, missingVariable
+		out.Reason, out.Held = missingVariable, &Held{Reason: missingVariable, Names: w.missing}
+		tr.blocked = missingVariable
+	} else if err := tr.ask(ctx, e, tn, contact); err != nil {
+		return nil, err
 	}
-	var broken error
-	out.add(w, "", r.Draft.Actions, blocked, func(st Step) string {
-		reason, err := e.refusal(ctx, tn, contact, st)
-		broken = errors.Join(broken, err)
-		return reason
-	})
-	return out, broken
+	tr.list(out, "", r.Draft.Actions)
+	return out, nil
+}
+
+// trace is what a walk made of a rule's actions.
+type trace struct {
+	steps   []Step
+	refused map[string]string // why an external step would not be made, by its id
+	blocked string            // why none of the steps to come would be done
+	leg     int               // in which the step stands that blocks the others
+}
+
+// ask finds out which of the external steps would be refused.
+func (tr *trace) ask(ctx context.Context, e *Engine, tn *tenant.Tenant, contact *crm.Contact) error {
+	for i := range tr.steps {
+		st := &tr.steps[i]
+		if st.State != StepPlanned {
+			continue
+		}
+		if sends(st.Type) && contact.OptedOutAt != nil {
+			tr.refused[st.ID] = optedOut
+			continue
+		}
+		_, _, err := e.planStep(ctx, tn, &Run{ID: "simulation"}, st, contact, st.At, true)
+		if se := stepError(err); se != nil {
+			tr.refused[st.ID] = se.Code
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // subject finds the lead and the contact of a trial, as copies; nil where there is no such lead.
@@ -137,43 +165,42 @@ func (e *Engine) subject(ctx context.Context, tn *tenant.Tenant, t Trial) (*crm.
 	return lead, contact, err
 }
 
-// add lists a rule's actions with what the walk made of them; blocked is why none of them would run,
-// refusal tells why a send would not be made.
-func (s *Simulation) add(w *walk, prefix string, as []Action, blocked string, refusal func(Step) string) string {
+// list tells of a rule's actions in their order.
+func (tr *trace) list(out *Simulation, prefix string, as []Action) {
 	for i, a := range as {
 		at := fmt.Sprintf("%s%d", prefix, i)
-		step := SimulatedStep{ID: at, Type: a.Type, Rendered: json.RawMessage("null")}
-		k := slices.IndexFunc(w.steps, func(st Step) bool { return st.ID == at })
-		switch {
-		case k < 0:
-			step.Reason = branchNotTaken
-		case blocked == missingVariable:
-			step.Reason = blocked
-		case blocked != "" && w.steps[k].State == StepPlanned:
-			step.Reason, step.Rendered = blocked, orEmpty(w.steps[k].Input)
-		default:
-			step.show(w.steps[k], refusal)
-			if w.steps[k].State == StepPlanned && step.Reason != "" {
-				blocked = previousFailed // the sends after one that fails are not made
-			}
+		k := slices.IndexFunc(tr.steps, func(st Step) bool { return st.ID == at })
+		if k < 0 {
+			out.Steps = append(out.Steps, SimulatedStep{ID: at, Type: a.Type, Rendered: orEmpty(nil), Reason: branchNotTaken})
+		} else {
+			out.Steps = append(out.Steps, tr.show(tr.steps[k]))
 		}
-		s.Steps = append(s.Steps, step)
 		if a.Type == Branch {
-			blocked = s.add(w, at+".then.", a.Then, blocked, refusal)
-			blocked = s.add(w, at+".else.", a.Else, blocked, refusal)
+			tr.list(out, at+".then.", a.Then)
+			tr.list(out, at+".else.", a.Else)
 		}
 	}
-	return blocked
 }
 
 // show tells of one step that the walk came to.
-func (s *SimulatedStep) show(st Step, refusal func(Step) string) {
-	switch st.State {
-	case StepPlanned:
-		s.Rendered = orEmpty(st.Input)
-		s.Reason = refusal(st)
-		s.WouldRun = s.Reason == ""
-	case StepFailed: // a branch whose condition failed goes on with else
+func (tr *trace) show(st Step) SimulatedStep {
+	s := SimulatedStep{ID: st.ID, Type: st.Type, Rendered: orEmpty(nil)}
+	external := st.State == StepPlanned
+	switch {
+	case tr.blocked == missingVariable:
+		s.Reason = tr.blocked
+		return s
+	case tr.blocked != "" && (external || st.Leg > tr.leg):
+		s.Reason, s.Rendered = tr.blocked, orEmpty(st.Input)
+		return s
+	case external:
+		s.Rendered, s.Reason = orEmpty(st.Input), tr.refused[st.ID]
+		if s.WouldRun = s.Reason == ""; !s.WouldRun {
+			tr.blocked, tr.leg = previousFailed, st.Leg // the external steps after one that fails are not made
+		}
+	case st.State == StepSkipped:
+		s.Reason = st.Error.Code
+	case st.State == StepFailed: // a branch whose condition failed goes on with else
 		s.WouldRun = st.Type == Branch
 		if st.Error != nil {
 			s.Reason = st.Error.Code
@@ -184,25 +211,7 @@ func (s *SimulatedStep) show(st Step, refusal func(Step) string) {
 	if s.WouldRun {
 		s.At = news.Stamp(st.At)
 	}
-}
-
-// refusal tells why a planned send would not be made; "" if it would.
-func (e *Engine) refusal(ctx context.Context, tn *tenant.Tenant, contact *crm.Contact, st Step) (string, error) {
-	if contact.OptedOutAt != nil {
-		return optedOut, nil
-	}
-	out, err := outgoing(&st)
-	if err == nil {
-		out.Contact, out.Seed, out.Origin = contact, "simulation", chat.Origin{RunID: "simulation", Step: st.ID}
-		_, _, err = e.Desk.Plan(ctx, tn, out)
-		if refused := (*chat.Refusal)(nil); err != nil && !errors.As(err, &refused) {
-			return "", err
-		}
-	}
-	if err != nil {
-		return stepError(err).Code, nil
-	}
-	return "", nil
+	return s
 }
 
 func orEmpty(m json.RawMessage) json.RawMessage {

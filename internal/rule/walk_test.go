@@ -38,13 +38,13 @@ func TestRender(t *testing.T) {
 		"{{event.variables.patientName}}": "Dhanesh",
 		"no braces":                       "no braces",
 	} {
-		got, missing := s.render(text)
+		got, missing := s.render(text, nil)
 		if got != want || missing != nil {
 			t.Errorf("render(%q) = %q, missing %v; want %q", text, got, missing, want)
 		}
 	}
 	for _, name := range []string{"absent", "empty", "undefined", "unfilled", "blank", "null", "list", "nested", "nested.absent", "lead.absent", "patientName.x"} {
-		if got, missing := s.render("x {{" + name + "}}"); len(missing) != 1 || missing[0] != name || strings.Contains(got, "{{") {
+		if got, missing := s.render("x {{"+name+"}}", nil); len(missing) != 1 || missing[0] != name || strings.Contains(got, "{{") {
 			t.Errorf("{{%s}}: %q, missing %v", name, got, missing)
 		}
 	}
@@ -146,6 +146,17 @@ func TestValidate(t *testing.T) {
 		"bad reenrol":     {`{"trigger":"deal_won","reenrol":"often","actions":[{"type":"lead.score","points":1}]}`, "/reenrol"},
 		"bad cooldown":    {`{"trigger":"deal_won","reenrol":{"cooldown":"soon"},"actions":[{"type":"lead.score","points":1}]}`, "/reenrol/cooldown"},
 		"deep":            {`{"trigger":"deal_won","actions":[` + strings.Repeat(`{"type":"branch","condition":"true","then":[`, 8) + `{"type":"lead.score","points":1}` + strings.Repeat(`]}`, 8) + `]}`, "/actions/0/then/0/then/0/then/0/then/0/then/0/then"},
+		"mail of nothing": {`{"trigger":"deal_won","actions":[{"type":"email.send","subject":"s"}]}`, "/actions/0/text"},
+		"meeting of 25 h": {`{"trigger":"deal_won","actions":[{"type":"meet.create","title":"t","startsAt":"{{x}}","durationMinutes":1500}]}`, "/actions/0/durationMinutes"},
+		"no time":         {`{"trigger":"deal_won","actions":[{"type":"meet.create","title":"t","startsAt":"soon","durationMinutes":15}]}`, "/actions/0/startsAt"},
+		"no zone":         {`{"trigger":"deal_won","actions":[{"type":"meet.create","title":"t","startsAt":"{{x}}","durationMinutes":15,"timeZone":"Local"}]}`, "/actions/0/timeZone"},
+		"plain http":      {`{"trigger":"deal_won","actions":[{"type":"webhook.post","url":"http://example.com/"}]}`, "/actions/0/url"},
+		"user in a url":   {`{"trigger":"deal_won","actions":[{"type":"webhook.post","url":"https://u:p@example.com/"}]}`, "/actions/0/url"},
+		"wait for what":   {`{"trigger":"deal_won","actions":[{"type":"wait"}]}`, "/actions/0/for"},
+		"wait for both":   {`{"trigger":"deal_won","actions":[{"type":"wait","for":"1h","until":"{{x}}"}]}`, "/actions/0/for"},
+		"wait back":       {`{"trigger":"deal_won","actions":[{"type":"wait","for":"-1h"}]}`, "/actions/0/for"},
+		"offset of for":   {`{"trigger":"deal_won","actions":[{"type":"wait","for":"1h","offset":"1h"}]}`, "/actions/0/offset"},
+		"bad offset":      {`{"trigger":"deal_won","actions":[{"type":"wait","until":"{{x}}","offset":"a day"}]}`, "/actions/0/offset"},
 		"in a branch":     {`{"trigger":"deal_won","actions":[{"type":"branch","condition":"true","else":[{"type":"lead.score"}]}]}`, "/actions/0/else/0/points"},
 	} {
 		var d Definition
@@ -206,7 +217,7 @@ func FuzzRender(f *testing.F) {
 			return
 		}
 		s := testScope(map[string]any{"a": "x", "b": "v"}, l)
-		if out, missing := s.render(text); len(missing) == 0 && strings.Contains(out, "{{") {
+		if out, missing := s.render(text, nil); len(missing) == 0 && strings.Contains(out, "{{") {
 			t.Errorf("%q rendered to %q", text, out)
 		}
 	})

@@ -1,0 +1,217 @@
+package rule
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// A run goes through its rule in legs. A leg is one walk: from where the last one stopped to the next thing that must be
+// waited for. Each is done to the lead once: it is marked there, and a repetition after a crash finds the run's record of
+// the leg, and does to the lead what that says.
+
+// course is what a run is taken further with: the rule's version that it began with, the rest as it is now.
+type course struct {
+	ev      *Event
+	def     *Definition
+	lead    *crm.Lead
+	contact *crm.Contact
+	stages  crm.Stages
+}
+
+// errLeadGone says that a run's lead is not there any more.
+var errLeadGone = errors.New("rule: the lead is gone")
+
+func (e *Engine) course(ctx context.Context, tn *tenant.Tenant, run *Run) (*course, error) {
+	c := &course{}
+	var err error
+	if c.lead, c.contact, err = e.subjectOf(ctx, tn, run); err != nil {
+		return nil, err
+	}
+	if c.ev, err = Events.Get(ctx, tn.DB, run.EventRef); errors.Is(err, store.ErrNotFound) {
+		// a run may wait for longer than events are kept
+		c.ev, err = &Event{ID: run.EventRef, EventID: run.EventID, LeadID: run.LeadID, Outcome: &Outcome{LeadID: run.LeadID}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v, err := Versions.Get(ctx, tn.DB, VersionID(run.RuleID, run.RuleVersion))
+	if err != nil {
+		return nil, err
+	}
+	c.def = &v.Definition
+	c.stages, err = e.Book.Stages(ctx, tn)
+	return c, err
+}
+
+// subjectOf reads the lead and the contact of a run.
+func (e *Engine) subjectOf(ctx context.Context, tn *tenant.Tenant, run *Run) (*crm.Lead, *crm.Contact, error) {
+	lead, err := crm.Leads.Get(ctx, tn.DB, run.LeadID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil, errLeadGone
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	contact, err := e.Book.Person(ctx, tn, lead.ContactID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil, errLeadGone
+	}
+	return lead, contact, err
+}
+
+// leg walks a run on and does to the lead what is internal; the next external step is made ready. It gives the writes
+// that belong to it, beside the run itself and the lead. A run that lacks a variable is held, and the leg has done nothing.
+func (e *Engine) leg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course, now time.Time) ([]store.Write, error) {
+	first := run.Cursor == "" && len(run.Steps) == 0
+	trial := copyLead(c.lead)
+	w := newWalk(tn, run, c, trial, now)
+	w.actions("", c.def.Actions)
+	if first && w.stop != "" && len(w.missing) == 0 {
+		w.missing = w.ahead(tn, run, c, now)
+	}
+	if len(w.missing) > 0 {
+		run.State, run.Held = RunHeld, &Held{Reason: missingVariable, Names: w.missing}
+		return nil, nil
+	}
+	*c.lead = *trial
+	run.State, run.Held, run.Cursor = RunActive, nil, w.stop
+	run.Steps = append(run.Steps, w.steps...)
+	var writes []store.Write
+	for _, s := range w.scores {
+		writes = append(writes, crm.ScoreEvents.Ensure(&crm.ScoreEvent{
+			ID: id.Derived("sco", run.ID, s.step), LeadID: c.lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now,
+		}))
+	}
+	next, err := e.plan(ctx, tn, run, c.contact, now)
+	return append(writes, next...), err
+}
+
+// onward takes a run, of which a step ended, as far as it gets, and commits. done is that step.
+func (e *Engine) onward(ctx context.Context, tn *tenant.Tenant, run *Run, done string, now time.Time) ([]store.NewJob, error) {
+	var writes []store.Write
+	var c *course
+	var err error
+	switch {
+	case run.Ended():
+	case run.planned() >= 0:
+		var contact *crm.Contact
+		if _, contact, err = e.subjectOf(ctx, tn, run); err == nil {
+			writes, err = e.plan(ctx, tn, run, contact, now)
+		}
+	case run.Cursor != "":
+		if c, err = e.course(ctx, tn, run); err == nil {
+			writes, err = e.nextLeg(ctx, tn, run, c, now)
+			run.Steps[run.at(done)].Led = run.Leg
+		}
+	default:
+		run.end(RunDone, now, nil)
+	}
+	if errors.Is(err, errLeadGone) {
+		run.exit("lead_gone", now)
+		c, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := e.commitLeg(ctx, tn, run, c, done, writes, now); err != nil {
+		return nil, err
+	}
+	return e.followLeg(ctx, tn, run, c)
+}
+
+// nextLeg is a leg after the first. Where it is held, it is not counted.
+func (e *Engine) nextLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course, now time.Time) ([]store.Write, error) {
+	run.Leg++
+	writes, err := e.leg(ctx, tn, run, c, now)
+	if run.State == RunHeld {
+		run.Leg--
+	}
+	return writes, err
+}
+
+// commitLeg writes a run with what belongs to it, and last the lead, if the leg changed it. cause names the change in the
+// news.
+func (e *Engine) commitLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course, cause string, writes []store.Write, now time.Time) error {
+	writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|"+cause+"|"+run.State, "run", run.View()), Runs.Update(run))
+	if c != nil && run.State != RunHeld && run.touched(run.Leg) {
+		writes = append(writes, markLead(c.lead, run, now)...)
+	}
+	return tn.DB.Commit(ctx, writes...)
+}
+
+func legMark(run *Run) string { return "run:" + run.ID + ":" + strconv.Itoa(run.Leg) }
+
+// markLead gives the writes of a lead to which a leg was done.
+func markLead(lead *crm.Lead, run *Run, now time.Time) []store.Write {
+	mark := legMark(run)
+	lead.Mark(mark)
+	lead.UpdatedAt, lead.LastActivityAt = now, now
+	return []store.Write{news.Write(now, news.LeadUpdated, lead.ID+"|"+mark, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead)}
+}
+
+// again is for a repetition of what took a run further: led is the leg that came of it, 0 if none. Only the lead, or the
+// jobs that follow, may be missing.
+func (e *Engine) again(ctx context.Context, tn *tenant.Tenant, run *Run, led int) ([]store.NewJob, error) {
+	if led == 0 || led != run.Leg { // none, or the run went further since
+		return e.stepJobs(tn, run), nil
+	}
+	c, err := e.course(ctx, tn, run)
+	if errors.Is(err, errLeadGone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if run.touched(led) && !c.lead.Did(legMark(run)) {
+		replay(run.legSteps(led), c.lead)
+		if err := tn.DB.Commit(ctx, markLead(c.lead, run, e.Now().UTC())...); err != nil {
+			return nil, err
+		}
+	}
+	return e.followLeg(ctx, tn, run, c)
+}
+
+// followLeg gives the jobs that a leg needs: the next external step, and the events that its actions cause.
+func (e *Engine) followLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course) ([]store.NewJob, error) {
+	next := e.stepJobs(tn, run)
+	if c == nil {
+		return next, nil
+	}
+	raised, err := e.Raise(ctx, tn, causedBy(c.ev, run, run.Leg)...)
+	return append(raised, next...), err
+}
+
+// ahead looks past the place where a first leg stops, for variables that will be missing there: better held before
+// anything is done than in the middle. What later steps will know, and what hangs on it, is left alone.
+func (w *walk) ahead(tn *tenant.Tenant, run *Run, c *course, now time.Time) []string {
+	a := newWalk(tn, run, c, copyLead(w.lead), now)
+	a.cursor, a.through, a.looking = w.stop, true, true
+	a.scope.setLead(a.lead)
+	for root := range w.open {
+		a.open[root] = true
+	}
+	a.actions("", c.def.Actions)
+	return a.missing
+}
+
+func copyLead(l *crm.Lead) *crm.Lead {
+	c := *l
+	c.Tags, c.Fields = slices.Clone(l.Tags), clone(l.Fields)
+	return &c
+}
+
+func clone(m map[string]any) map[string]any {
+	out := make(map[string]any, len(m))
+	maps.Copy(out, m)
+	return out
+}
