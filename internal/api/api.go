@@ -53,6 +53,9 @@ type Config struct {
 	// Wrong credentials that one address may send before it is answered 429, and how fast they are forgotten; 300 and 5.
 	FailureBurst      int
 	FailuresPerSecond float64
+	// RatePerSecond is how often a caller may call, on average; twice as many may come at once. 500.
+	RatePerSecond float64
+	RateOf        func(client string) float64 // a client's own; 0, or nil: RatePerSecond
 }
 
 // API is the HTTP shell: routes, and all that happens around them. Register every operation before serving.
@@ -61,7 +64,10 @@ type API struct {
 	mux         *http.ServeMux
 	huma        huma.API
 	crossOrigin *http.CrossOriginProtection
-	failures    *failures
+	failures    *buckets // wrong credentials, by address
+	logins      *buckets // failed logins, by address
+	public      *buckets // calls without credentials, by address
+	callers     *buckets // calls, by caller
 	metrics     *httpMetrics
 	draining    atomic.Bool
 	onDrain     []func()
@@ -87,11 +93,15 @@ func New(cfg Config) *API {
 	cfg.DrainTimeout = or(cfg.DrainTimeout, 15*time.Second)
 	cfg.FailureBurst = or(cfg.FailureBurst, 300)
 	cfg.FailuresPerSecond = or(cfg.FailuresPerSecond, 5)
+	cfg.RatePerSecond = or(cfg.RatePerSecond, 500)
 	a := &API{
 		cfg:         cfg,
 		mux:         http.NewServeMux(),
 		crossOrigin: http.NewCrossOriginProtection(),
-		failures:    newFailures(cfg.FailuresPerSecond, cfg.FailureBurst),
+		failures:    newBuckets(),
+		logins:      newBuckets(),
+		public:      newBuckets(),
+		callers:     newBuckets(),
 		metrics:     newHTTPMetrics(cfg.Metrics),
 	}
 	if o := originOf(cfg.PublicURL); o != "" {
@@ -147,7 +157,7 @@ func (a *API) OpenAPI() *huma.OpenAPI { return a.huma.OpenAPI() }
 
 // ServeHTTP serves every request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q := &request{id: requestID(r), log: a.cfg.Log}
+	q := &request{id: requestID(r), log: a.cfg.Log, http: r}
 	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
 	aw := &answer{ResponseWriter: w}
 	a.metrics.inFlight.Inc()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -18,14 +19,14 @@ const (
 	KindSession = "session"
 )
 
-// Roles of dashboard users, the least first.
+// Roles of dashboard users, the least first (package auth).
 const (
 	RoleViewer = "viewer"
 	RoleAgent  = "agent"
 	RoleOwner  = "owner"
 )
 
-var roles = []string{RoleViewer, RoleAgent, RoleOwner}
+var roles = auth.Roles
 
 // SessionCookie is the name of the dashboard's cookie.
 const SessionCookie = "ecod_session"
@@ -60,9 +61,10 @@ type Access int
 
 // The accesses.
 const (
-	AccessPublic Access = iota // anybody; also what brings its own proof, such as a signature
-	AccessClient               // an API key with a client code, or a dashboard session
-	AccessAdmin                // the admin token
+	AccessPublic  Access = iota // anybody; also what brings its own proof, such as a signature
+	AccessClient                // an API key with a client code, or a dashboard session
+	AccessAdmin                 // the admin token
+	AccessSession               // a dashboard session only: what is about itself
 )
 
 // authenticate finds out who calls. Every error is a fault or a Problem.
@@ -70,8 +72,12 @@ func (a *API) authenticate(r *http.Request, o *operation) (Caller, error) {
 	switch o.access {
 	case AccessAdmin:
 		return a.admin(r)
-	case AccessClient:
-		c, err := a.client(r)
+	case AccessClient, AccessSession:
+		ask := a.client
+		if o.access == AccessSession {
+			ask = a.sessionOnly
+		}
+		c, err := ask(r)
 		if err != nil {
 			return Caller{}, err
 		}
@@ -111,6 +117,14 @@ func (a *API) client(r *http.Request) (Caller, error) {
 	return c, a.challenged(r, err)
 }
 
+func (a *API) sessionOnly(r *http.Request) (Caller, error) {
+	token, cookie := sessionToken(r)
+	if token == "" || a.cfg.VerifySession == nil {
+		return Caller{}, unauthenticated("auth.missing", "Send Authorization: Bearer with a session's token.", challengeSession)
+	}
+	return a.session(r, token, cookie, r.Header.Get("X-Client-Code"))
+}
+
 func (a *API) session(r *http.Request, token string, cookie bool, code string) (Caller, error) {
 	if cookie {
 		if err := a.crossOrigin.Check(r); err != nil {
@@ -145,8 +159,9 @@ func bearer(r *http.Request) (string, bool) {
 }
 
 const (
-	challengeAdmin  = `Bearer realm="ecod admin"`
-	challengeClient = `ApiKey realm="ecod", header="x-api-key"`
+	challengeAdmin   = `Bearer realm="ecod admin"`
+	challengeSession = `Bearer realm="ecod"`
+	challengeClient  = `ApiKey realm="ecod", header="x-api-key"`
 )
 
 func unauthenticated(code, detail, challenge string) *Problem {
@@ -168,13 +183,11 @@ func (a *API) challenged(r *http.Request, err error) error {
 // refuse counts a wrong credential against the caller's address, and answers 429 once there were too many. What is
 // right is always let in: whoever shares an address with a broken caller is not locked out by it.
 func (a *API) refuse(r *http.Request, p *Problem) error {
-	wait := a.failures.add(clientAddr(r), a.cfg.Now())
+	wait := a.failures.take(clientAddr(r), a.cfg.Now(), pace{a.cfg.FailuresPerSecond, a.cfg.FailureBurst})
 	if wait <= 0 {
 		return p
 	}
-	p = newProblem(http.StatusTooManyRequests, "auth.too_many_failures", "Too many wrong credentials from this address.")
-	p.retryAfter = wait
-	return p
+	return tooMany("auth.too_many_failures", "Too many wrong credentials from this address.", wait)
 }
 
 // Open opens the calling client's database. Call release once, when done. For streamed operations; Client's handlers

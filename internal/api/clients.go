@@ -54,9 +54,10 @@ type ClientMetaBrief struct {
 
 // ClientSettings are a client's own defaults; what is absent is the product's.
 type ClientSettings struct {
-	Reminders   []string `json:"reminders,omitzero" nullable:"false" maxItems:"10" doc:"Of appointments: offsets such as -24h; empty: none." example:"[\"-24h\",\"-1h\"]"`
-	OptOutWords []string `json:"optOutWords,omitzero" nullable:"false" maxItems:"50" doc:"Whole messages that ask for no more messages; any case."`
-	OptInWords  []string `json:"optInWords,omitzero" nullable:"false" maxItems:"50"`
+	Reminders     []string `json:"reminders,omitzero" nullable:"false" maxItems:"10" doc:"Of appointments: offsets such as -24h; empty: none." example:"[\"-24h\",\"-1h\"]"`
+	OptOutWords   []string `json:"optOutWords,omitzero" nullable:"false" maxItems:"50" doc:"Whole messages that ask for no more messages; any case."`
+	OptInWords    []string `json:"optInWords,omitzero" nullable:"false" maxItems:"50"`
+	RatePerSecond float64  `json:"ratePerSecond,omitzero" minimum:"1" maximum:"100000" doc:"Calls of the API a second that a caller may make, on average; twice as many may come at once."`
 }
 
 // CreatedClient is a new client with its first key, shown this once.
@@ -72,7 +73,7 @@ func clientView(a *tenant.Account) ClientView {
 		CreatedAt: Time{a.CreatedAt}, UpdatedAt: Time{a.UpdatedAt},
 	}
 	if s := a.Settings; s != nil {
-		v.Settings = ClientSettings{s.Reminders, s.OptOutWords, s.OptInWords}
+		v.Settings = ClientSettings{s.Reminders, s.OptOutWords, s.OptInWords, s.RatePerSecond}
 	}
 	if w := a.WhatsApp; w != nil {
 		v.WhatsApp = &ClientMetaBrief{w.WABAID, append([]string{}, w.PhoneNumberIDs...)}
@@ -261,10 +262,10 @@ func settingsOf(s ClientSettings, bad *fields) *tenant.Settings {
 			}
 		}
 	}
-	if s.Reminders == nil && s.OptOutWords == nil && s.OptInWords == nil {
+	if s.Reminders == nil && s.OptOutWords == nil && s.OptInWords == nil && s.RatePerSecond == 0 {
 		return nil
 	}
-	return &tenant.Settings{Reminders: s.Reminders, OptOutWords: s.OptOutWords, OptInWords: s.OptInWords}
+	return &tenant.Settings{Reminders: s.Reminders, OptOutWords: s.OptOutWords, OptInWords: s.OptInWords, RatePerSecond: s.RatePerSecond}
 }
 
 func notErasing(a *tenant.Account) error {

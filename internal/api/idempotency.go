@@ -28,8 +28,8 @@ const maxKept = 2 << 20
 type IdempotencyKey struct {
 	store.Meta
 	ID         string    `json:"_id"`
-	Scope      string    `json:"scope"` // of the caller; binds the sealed answer
-	Request    string    `json:"request,omitempty"`
+	Scope      string    `json:"scope"`             // of the caller; binds the sealed answer
+	Request    string    `json:"request,omitempty"` // the body's hash, sealed: a body may hold a password, which a bare hash would help to guess
 	State      string    `json:"state"`
 	Answer     string    `json:"answer,omitempty"` // sealed: it may hold a secret
 	LeaseUntil time.Time `json:"leaseUntil"`
@@ -118,10 +118,13 @@ func (a *API) once(w http.ResponseWriter, r *http.Request, caller Caller, key st
 	ctx := context.WithoutCancel(r.Context())
 	now := a.cfg.Now().UTC()
 	rec := &IdempotencyKey{
-		ID: id.Derived("idk", scope, r.Method, r.URL.EscapedPath(), key), Scope: scope, Request: hash, State: stateRunning,
+		ID: id.Derived("idk", scope, r.Method, r.URL.EscapedPath(), key), Scope: scope, State: stateRunning,
 		LeaseUntil: now.Add(lease), CreatedAt: now, ExpiresAt: now.Add(keepAnswers),
 	}
-	kept, err := a.begin(ctx, rec)
+	if err := a.sealHash(rec, hash); err != nil {
+		return err
+	}
+	kept, err := a.begin(ctx, rec, hash)
 	if err != nil {
 		return err
 	}
@@ -140,7 +143,9 @@ func (a *API) once(w http.ResponseWriter, r *http.Request, caller Caller, key st
 		return err
 	}
 	if worthKeeping(c.status) {
-		rec.Request = hash
+		if err := a.sealHash(rec, hash); err != nil {
+			return err
+		}
 		finished = a.keep(ctx, rec, c)
 	}
 	c.send()
@@ -156,8 +161,28 @@ func worthKeeping(status int) bool {
 	return status < 500
 }
 
-// begin makes the record, or gives the one that is there; nil, nil: run.
-func (a *API) begin(ctx context.Context, rec *IdempotencyKey) (*IdempotencyKey, error) {
+// sealHash notes the hash of a request's body, if it is known.
+func (a *API) sealHash(rec *IdempotencyKey, hash string) (err error) {
+	if rec.Request = ""; hash != "" {
+		rec.Request, err = a.cfg.Ring.Seal(rec.Scope, "idempotency.request."+rec.ID, hash)
+	}
+	return err
+}
+
+// hashOf gives the hash that sealHash noted, "" if none.
+func (a *API) hashOf(rec *IdempotencyKey) (string, error) {
+	if rec.Request == "" {
+		return "", nil
+	}
+	hash, err := a.cfg.Ring.Open(rec.Scope, "idempotency.request."+rec.ID, rec.Request)
+	if err != nil {
+		return "", fmt.Errorf("kept request of %s: %w", rec.ID, err)
+	}
+	return hash.Reveal(), nil
+}
+
+// begin makes the record, or gives the one that is there; nil, nil: run. hash is the body's, "" if it is not known yet.
+func (a *API) begin(ctx context.Context, rec *IdempotencyKey, hash string) (*IdempotencyKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	db := a.cfg.Services
@@ -179,8 +204,14 @@ func (a *API) begin(ctx context.Context, rec *IdempotencyKey) (*IdempotencyKey, 
 		}
 		now := rec.CreatedAt
 		over := !old.ExpiresAt.After(now)
+		before := ""
+		if !over {
+			if before, err = a.hashOf(old); err != nil {
+				return nil, err
+			}
+		}
 		switch {
-		case !over && old.Request != "" && rec.Request != "" && old.Request != rec.Request:
+		case before != "" && hash != "" && before != hash:
 			return nil, errMismatch()
 		case !over && old.State == stateDone:
 			return old, nil
@@ -258,7 +289,11 @@ func (a *API) repeat(ctx context.Context, w http.ResponseWriter, r *http.Request
 		if err := h.drain(r.Body); err != nil {
 			return err
 		}
-		if hash = h.sum(); hash != kept.Request {
+		before, err := a.hashOf(kept)
+		if err != nil {
+			return err
+		}
+		if hash = h.sum(); hash != before {
 			return errMismatch()
 		}
 	}

@@ -19,7 +19,8 @@ import (
 type request struct {
 	id     string
 	log    *slog.Logger
-	route  string // the pattern that matched, "" for none
+	http   *http.Request // as it came; its body is another's to read
+	route  string        // the pattern that matched, "" for none
 	caller Caller
 	once   string // the idempotency record's id, "" without a key
 	code   string // the problem's code, if it was refused

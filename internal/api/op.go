@@ -23,6 +23,7 @@ type Op struct {
 	Description string
 	Status      int    // of success; 0: 200, or 204 where the answer has no Body
 	Role        string // the least role of a session; "": viewer to read, agent to write
+	AnyOrigin   bool   // of a public operation: pages of every origin that some client allows may read the answer
 	MaxBody     int64  // bytes; 0: 1 MiB, streamed operations 100 MiB
 	// OwnIdempotency: the operation deals with Idempotency-Key itself, or repeating it does no harm.
 	OwnIdempotency bool
@@ -36,10 +37,14 @@ type operation struct {
 	role         string
 	maxBody      int64
 	idempotent   bool
+	anyOrigin    bool
 	bodyRequired bool
 }
 
 const operationKey = "api"
+
+// roleExtension tells, in the OpenAPI document, the least role of a session that may call.
+const roleExtension = "x-role"
 
 // Answer is the output of an operation whose answer is a body and no more. An operation with headers declares its own
 // struct: fields with a header tag, Status int, Body.
@@ -65,6 +70,19 @@ func Client[I, O any](a *API, op Op, h func(ctx context.Context, tn *tenant.Tena
 // what lives in the services database.
 func ClientCall[I, O any](a *API, op Op, h func(ctx context.Context, caller Caller, in *I) (*O, error)) {
 	register(a, AccessClient, op, func(ctx context.Context, in *I) (*O, error) { return h(ctx, CallerOf(ctx), in) })
+}
+
+// SessionCall registers an operation that only dashboard users call, about themselves. The handler gets the client's open
+// database.
+func SessionCall[I, O any](a *API, op Op, h func(ctx context.Context, tn *tenant.Tenant, in *I) (*O, error)) {
+	register(a, AccessSession, op, func(ctx context.Context, in *I) (*O, error) {
+		tn, release, err := a.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		return h(ctx, tn, in)
+	})
 }
 
 // Admin registers an operation of the admin API.
@@ -120,7 +138,7 @@ func (a *API) operation(access Access, op Op, maxBody int64) (*operation, huma.O
 		panic("api: an Op needs Route (METHOD /path), ID, Tag and Summary: " + op.Route)
 	}
 	reads := method == http.MethodGet || method == http.MethodHead
-	o := &operation{access: access, role: op.Role, maxBody: or(op.MaxBody, maxBody)}
+	o := &operation{access: access, role: op.Role, anyOrigin: op.AnyOrigin, maxBody: or(op.MaxBody, maxBody)}
 	o.idempotent = method == http.MethodPost && !op.OwnIdempotency && a.cfg.Services != nil
 	if o.role == "" {
 		if o.role = RoleAgent; reads {
@@ -144,6 +162,9 @@ func (a *API) operation(access Access, op Op, maxBody int64) (*operation, huma.O
 		Metadata: map[string]any{operationKey: o},
 		Security: security(access),
 	}
+	if access == AccessClient || access == AccessSession {
+		hop.Extensions = map[string]any{roleExtension: o.role}
+	}
 	if method == http.MethodPost && !op.OwnIdempotency {
 		one, most := 1, 255
 		hop.Parameters = append(hop.Parameters, &huma.Param{
@@ -158,6 +179,8 @@ func security(access Access) []map[string][]string {
 	switch access {
 	case AccessClient:
 		return []map[string][]string{{"apiKey": {}, "clientCode": {}}, {"session": {}}, {"sessionCookie": {}}}
+	case AccessSession:
+		return []map[string][]string{{"session": {}}, {"sessionCookie": {}}}
 	case AccessAdmin:
 		return []map[string][]string{{"admin": {}}}
 	}
@@ -268,6 +291,8 @@ func (a *API) enter(w http.ResponseWriter, r *http.Request, o *operation) (Calle
 	if err != nil {
 		return caller, err
 	}
-	a.corsFor(w, r, caller)
-	return caller, nil
+	if !o.anyOrigin {
+		a.corsFor(w, r, caller)
+	}
+	return caller, a.limit(r, o, caller)
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/job"
@@ -81,7 +82,7 @@ func newTown(t *testing.T, opts ...options) *town {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	services, err := sqlite.Open(ctx, filepath.Join(w.dir, "services.db"), []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema})
+	services, err := sqlite.Open(ctx, filepath.Join(w.dir, "services.db"), []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema, auth.Failures.Schema})
 	must(err)
 	w.queue, err = sqlite.OpenQueue(ctx, services, time.Now)
 	must(err)
@@ -92,7 +93,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	kinds := append([]store.Schema{
 		chat.Conversations.Schema, chat.Messages.Schema,
 		chat.EarlyStatuses.Schema, chat.Notes.Schema, news.Items.Schema,
-	}, slices.Concat(crm.Schemas, rule.Schemas)...)
+	}, slices.Concat(crm.Schemas, rule.Schemas, auth.Schemas)...)
 	path := func(code string) string { return filepath.Join(w.dir, tenant.DatabaseName(code)+".db") }
 	w.tenants = tenant.NewRegistry(tenant.Config{
 		Services: services, Ring: ring, Now: time.Now, Log: log,
@@ -125,12 +126,14 @@ func newTown(t *testing.T, opts ...options) *town {
 	intake := chat.NewIntake(chat.IntakeConfig{
 		Inbox: fullInbox{w.inbox, &w.full}, Tenants: w.tenants, Desk: desk, Now: time.Now, Log: log, Workers: 2, Changed: func(string) {},
 	})
+	porter := auth.NewPorter(auth.Config{Tenants: w.tenants, Services: services, Ring: ring, Now: time.Now, Log: log})
 	cfg := api.Config{
+		VerifySession: api.SessionCaller(porter), RateOf: w.tenants.RatePerSecond,
 		PublicURL: "https://ecod.example.test", Version: "1", Log: log, Services: services, Ring: ring, Open: w.tenants.Use,
 		VerifyAdmin: func(token string) bool { return token == adminToken },
 		VerifyKey: func(_ context.Context, code, key string) (api.Caller, error) {
 			code, err := w.tenants.Authenticate(code, key)
-			return api.Caller{Client: code, Kind: api.KindKey}, err
+			return api.Caller{Client: code, Kind: api.KindKey, KeyID: tenant.KeyID(key)}, err
 		},
 		FailureBurst: 1 << 20,
 	}
@@ -140,6 +143,9 @@ func newTown(t *testing.T, opts ...options) *town {
 	w.api = api.New(cfg)
 	door := &rule.Door{Engine: w.engine, Tenants: w.tenants, Runner: w.runner, Queue: w.queue, Ring: ring}
 	api.RegisterClients(w.api, w.tenants, w.queue)
+	api.RegisterUsers(w.api, porter)
+	api.RegisterSessions(w.api, porter)
+	api.RegisterRealtime(w.api, porter)
 	api.RegisterEvents(w.api, door)
 	api.RegisterRules(w.api, w.engine)
 	api.RegisterRuns(w.api, w.engine, w.runner)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
@@ -56,6 +57,7 @@ type App struct {
 	Intake  *chat.Intake
 	Engine  *rule.Engine
 	Door    *rule.Door
+	Porter  *auth.Porter
 	Hub     *realtime.Hub
 	API     *api.API
 
@@ -138,7 +140,10 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages},
 	}
 	desk.Settled = a.Engine.Settled
-	a.Hub = realtime.New(realtime.Config{Tenants: a.Tenants, Log: log.With("part", "realtime")})
+	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
+	a.Hub = realtime.New(realtime.Config{
+		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
+	})
 	a.Runner = job.NewRunner(job.Config{
 		Queue: a.Queue, Wake: storage.Queue.Wake(), Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency,
 		Poll: time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
@@ -160,8 +165,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		PublicURL: a.Config.PublicURL, Version: version, Log: log.With("part", "http"), Services: storage.Services, Ring: a.Keys.Ring,
 		VerifyKey: func(_ context.Context, code, key string) (api.Caller, error) {
 			code, err := a.Tenants.Authenticate(code, key)
-			return api.Caller{Client: code, Kind: api.KindKey}, err
+			return api.Caller{Client: code, Kind: api.KindKey, KeyID: tenant.KeyID(key)}, err
 		},
+		VerifySession: api.SessionCaller(a.Porter), RateOf: a.Tenants.RatePerSecond,
 		VerifyAdmin: a.verifyAdmin,
 		Open:        a.Tenants.Use,
 		OriginAllowed: func(client, origin string) bool {
@@ -195,6 +201,24 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 
 func (a *App) verifyAdmin(token string) bool {
 	return subtle.ConstantTimeCompare([]byte(token), []byte(a.Keys.AdminToken.Reveal())) == 1
+}
+
+// hasConversation tells whether a client has a conversation, for sockets that subscribe to it.
+func hasConversation(ctx context.Context, tn *tenant.Tenant, id string) (bool, error) {
+	_, err := chat.Conversations.Get(ctx, tn.DB, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// socketAddr names the address that sockets are counted under. Those of this machine are not: a proxy may stand between.
+func socketAddr(r *http.Request) string {
+	addr := api.ClientAddr(r)
+	if ip := net.ParseIP(addr); ip != nil && ip.IsLoopback() {
+		return ""
+	}
+	return addr
 }
 
 // address is a URL under which a bound address can be called from this machine.

@@ -39,6 +39,7 @@ var plan = map[string][]string{
 	"internal/media":             {"internal/fault", "internal/s3", "internal/secret", "internal/store"},
 
 	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
+	"internal/auth":   {"internal/fault", "internal/id", "internal/secret", "internal/store", "internal/tenant"},
 	"internal/job":    {"internal/fault", "internal/id", "internal/store", "internal/tenant"},
 	"internal/news":   {"internal/id", "internal/store"},
 	"internal/crm":    {"internal/fault", "internal/id", "internal/news", "internal/store", "internal/tenant"},
@@ -46,8 +47,8 @@ var plan = map[string][]string{
 		"internal/whatsapp"},
 	"internal/rule": {"internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/secret",
 		"internal/store", "internal/tenant", "internal/whatsapp"},
-	"internal/realtime": {"internal/fault", "internal/news", "internal/socketio", "internal/store", "internal/tenant"},
-	"internal/api": {"internal/chat", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/rule",
+	"internal/realtime": {"internal/auth", "internal/fault", "internal/news", "internal/socketio", "internal/store", "internal/tenant"},
+	"internal/api": {"internal/auth", "internal/chat", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/rule",
 		"internal/secret", "internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/web":     {},
 	"internal/sandbox": {"internal/whatsapp", "internal/whatsapp/whatsapptest", "internal/secret"},

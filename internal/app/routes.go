@@ -24,6 +24,9 @@ func (r replayable) Replay(ctx context.Context, ids ...string) ([]string, error)
 // routes registers every resource.
 func (a *App) routes(book *crm.Book) {
 	api.RegisterClients(a.API, a.Tenants, a.Queue)
+	api.RegisterUsers(a.API, a.Porter)
+	api.RegisterSessions(a.API, a.Porter)
+	api.RegisterRealtime(a.API, a.Porter)
 	api.RegisterEvents(a.API, a.Door)
 	api.RegisterRules(a.API, a.Engine)
 	api.RegisterRuns(a.API, a.Engine, a.Runner)

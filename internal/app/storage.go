@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/news"
@@ -24,13 +25,13 @@ import (
 )
 
 // servicesSchemas are the kinds of the services database; tenantSchemas those of each client's.
-var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema}
+var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema, auth.Failures.Schema}
 
 var tenantSchemas = append([]store.Schema{
 	chat.Conversations.Schema, chat.Messages.Schema, chat.EarlyStatuses.Schema, chat.Notes.Schema,
 	chat.Templates.Schema, chat.TemplateLists.Schema,
 	news.Items.Schema,
-}, slices.Concat(crm.Schemas, rule.Schemas)...)
+}, slices.Concat(crm.Schemas, rule.Schemas, auth.Schemas)...)
 
 // TenantSchemas are the kinds of a client's database.
 func TenantSchemas() []store.Schema { return slices.Clone(tenantSchemas) }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
@@ -17,6 +18,7 @@ var retention = []struct {
 	keep        time.Duration
 }{
 	{news.Items.Schema.Kind, "at", news.Kept},
+	{auth.Sessions.Schema.Kind, "expiresAt", 0},
 	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
@@ -48,6 +50,9 @@ func (a *App) pruneServices(ctx context.Context, hourly bool) {
 	}
 	if _, err := api.PruneIdempotencyKeys(ctx, a.services, time.Now(), pruneMost); err != nil && ctx.Err() == nil {
 		a.log.Error("old idempotency keys cannot be deleted", "error", err)
+	}
+	if _, err := auth.PruneFailures(ctx, a.services, time.Now(), pruneMost); err != nil && ctx.Err() == nil {
+		a.log.Error("old failed logins cannot be deleted", "error", err)
 	}
 	if !hourly {
 		return

@@ -12,10 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/socketio"
-	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
@@ -25,13 +27,20 @@ const (
 	sinceBytes = 1 << 20 // after so many, the rest is for the next question
 	readMost   = 200
 	safetyLook = 2 * time.Second // news is looked for even if nobody poked
+	proofLook  = 2 * time.Second // between two looks at whether what sockets were let in with still stands
 )
 
 // Config is what a Hub is built from.
 type Config struct {
-	Tenants            *tenant.Registry
-	Log                *slog.Logger
-	MaxSessionsPerAddr int
+	Tenants *tenant.Registry
+	Porter  *auth.Porter
+	Log     *slog.Logger
+	// Conversation tells whether a client has a conversation.
+	Conversation func(ctx context.Context, tn *tenant.Tenant, id string) (bool, error)
+	// ClientAddr names the address that a request comes from; "" is not counted. nil: the neighbour's.
+	ClientAddr          func(r *http.Request) string
+	MaxSessionsPerAddr  int // 0: 500
+	MaxSocketsPerClient int // 0: 10,000
 }
 
 // Hub is the live side of every client.
@@ -50,8 +59,8 @@ type Hub struct {
 
 // teller tells one client's sockets; it lives while there are any.
 type teller struct {
-	room    string // never the one of a teller before it, which may still be telling
-	sockets int
+	room    string                      // never the one of a teller before it, which may still be telling
+	sockets map[*socketio.Socket]string // with the proof that each stands on
 	poke    chan struct{}
 	quit    context.CancelFunc
 
@@ -59,10 +68,15 @@ type teller struct {
 	told int64      // up to which number the room has heard; its goroutine alone writes it
 }
 
-// guest is a socket's data: whose it is, and which number was the newest when it was let in.
+// guest is a socket's data: whose it is, and which number was the newest when it was let in. What follows that is its
+// handlers' own, which run one at a time.
 type guest struct {
 	code string
 	seq  int64
+	pass auth.Pass
+
+	pace *rate.Limiter
+	subs map[string]bool // conversations
 }
 
 // Said is one event as a socket hears it.
@@ -78,10 +92,17 @@ func say(i *news.Item) Said {
 
 // New makes a hub; mount Handler at /socket.io/, and Close it.
 func New(cfg Config) *Hub {
+	if cfg.MaxSessionsPerAddr == 0 {
+		cfg.MaxSessionsPerAddr = 500
+	}
+	if cfg.MaxSocketsPerClient == 0 {
+		cfg.MaxSocketsPerClient = 10_000
+	}
 	h := &Hub{cfg: cfg, tellers: map[string]*teller{}}
 	h.stop, h.end = context.WithCancel(context.Background())
 	h.srv = socketio.NewServer(socketio.Config{
 		Logger:             cfg.Log,
+		ClientAddr:         cfg.ClientAddr,
 		MaxSessionsPerAddr: cfg.MaxSessionsPerAddr,
 		AllowOrigin: func(r *http.Request, origin string) bool {
 			return socketio.SameOrigin(r, origin) || cfg.Tenants.AnyAllowsOrigin(origin)
@@ -90,6 +111,7 @@ func New(cfg Config) *Hub {
 	h.ns = h.srv.Of("/")
 	h.ns.Use(h.admit)
 	h.ns.OnConnect(h.connected)
+	h.wg.Go(h.watch)
 	return h
 }
 
@@ -135,33 +157,54 @@ func unauthenticated() error {
 	return &socketio.ConnectError{Message: "unauthenticated", Data: map[string]string{"code": "unauthenticated"}}
 }
 
-// admit lets a socket in that brings an API key of its client.
+func refusal(message, code string) error {
+	return &socketio.ConnectError{Message: message, Data: map[string]string{"code": code}}
+}
+
+// admit lets a socket in that brings an API key, a session's token or a socket token. A cookie alone lets nobody in: pages
+// of any origin can make a browser send it, and a token costs a page of our own one request.
 func (h *Hub) admit(ctx context.Context, hs *socketio.Handshake) (any, error) {
-	var auth struct {
-		ClientCode string `json:"clientCode"`
-		APIKey     string `json:"apiKey"`
-	}
-	if len(hs.Auth) == 0 || json.Unmarshal(hs.Auth, &auth) != nil {
+	var c auth.Credentials
+	if len(hs.Auth) == 0 || json.Unmarshal(hs.Auth, &c) != nil {
 		return nil, unauthenticated()
 	}
-	code, err := h.cfg.Tenants.Authenticate(auth.ClientCode, auth.APIKey)
-	if fault.Of(err) == fault.Forbidden {
-		return nil, &socketio.ConnectError{Message: "suspended", Data: map[string]string{"code": "client.suspended"}}
-	}
-	if err != nil {
+	pass, err := h.cfg.Porter.Admit(ctx, c)
+	switch {
+	case err == nil:
+	case fault.Of(err) == fault.Unauthenticated:
 		return nil, unauthenticated()
+	case fault.Of(err) == fault.Forbidden:
+		return nil, refusal("suspended", "client.suspended")
+	default:
+		return nil, h.unavailable(ctx, pass.Client, err)
 	}
+	code := pass.Client
 	if hs.Origin != "" && !ownPage(hs) && !h.cfg.Tenants.AllowsOrigin(code, hs.Origin) {
-		return nil, &socketio.ConnectError{Message: "origin refused", Data: map[string]string{"code": "origin.refused"}}
+		return nil, refusal("origin refused", "origin.refused")
+	}
+	if h.full(code) {
+		return nil, refusal("too many sockets", "sockets.too_many")
 	}
 	seq, err := h.newest(ctx, code)
 	if err != nil {
-		if ctx.Err() == nil {
-			h.cfg.Log.Warn("a socket cannot be let in; its client's database cannot be reached", "client", code, "error", err)
-		}
-		return nil, &socketio.ConnectError{Message: "unavailable", Data: map[string]string{"code": "client.unavailable"}}
+		return nil, h.unavailable(ctx, code, err)
 	}
-	return guest{code, seq}, nil
+	return &guest{code: code, seq: seq, pass: pass, pace: rate.NewLimiter(eventsPerSecond, eventsBurst), subs: map[string]bool{}}, nil
+}
+
+func (h *Hub) unavailable(ctx context.Context, code string, err error) error {
+	if ctx.Err() == nil {
+		h.cfg.Log.Warn("a socket cannot be let in; its client's database cannot be reached", "client", code, "error", err)
+	}
+	return refusal("unavailable", "client.unavailable")
+}
+
+// full tells whether a client has as many sockets as it may have.
+func (h *Hub) full(code string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := h.tellers[code]
+	return t != nil && len(t.sockets) >= h.cfg.MaxSocketsPerClient
 }
 
 func (h *Hub) newest(ctx context.Context, code string) (int64, error) {
@@ -180,14 +223,29 @@ func ownPage(hs *socketio.Handshake) bool {
 }
 
 func (h *Hub) connected(s *socketio.Socket) {
-	g, _ := s.Data().(guest)
-	s.On("since", func(ctx context.Context, args []json.RawMessage, ack func(...any)) { h.since(ctx, g.code, args, ack) })
-	t := h.join(g)
+	g, _ := s.Data().(*guest)
+	on := func(event string, do func(ctx context.Context, args []json.RawMessage, ack func(...any))) {
+		s.On(event, func(ctx context.Context, args []json.RawMessage, ack func(...any)) {
+			if g.pace.Wait(ctx) == nil { // whoever asks too much waits, unread, and nobody else does
+				do(ctx, args, ack)
+			}
+		})
+	}
+	on("since", func(ctx context.Context, args []json.RawMessage, ack func(...any)) { h.since(ctx, g.code, args, ack) })
+	on("subscribe", func(ctx context.Context, args []json.RawMessage, ack func(...any)) { h.subscribe(ctx, s, g, args, ack) })
+	on("unsubscribe", func(_ context.Context, args []json.RawMessage, ack func(...any)) { h.unsubscribe(s, g, args, ack) })
+	on("typing", func(_ context.Context, args []json.RawMessage, ack func(...any)) { h.typing(s, g, args, ack) })
+	t := h.join(s, g)
 	if t == nil {
 		s.Disconnect(true)
 		return
 	}
-	s.OnDisconnect(func(string) { h.leave(g.code, t) })
+	s.OnDisconnect(func(string) {
+		h.leave(s, g.code, t)
+		for conversation := range g.subs {
+			h.tellPresence(g.code, conversation)
+		}
+	})
 	if err := h.enter(s, g, t); err != nil {
 		h.cfg.Log.Warn("a socket cannot be told what it missed; it is closed to come again", "client", g.code, "error", err)
 		s.Disconnect(true)
@@ -199,7 +257,7 @@ func (h *Hub) connected(s *socketio.Socket) {
 
 // enter brings a socket into its room. What the room heard since the socket was let in, it hears first: so it hears
 // everything once, in order.
-func (h *Hub) enter(s *socketio.Socket, g guest, t *teller) error {
+func (h *Hub) enter(s *socketio.Socket, g *guest, t *teller) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.told > g.seq {
@@ -211,7 +269,7 @@ func (h *Hub) enter(s *socketio.Socket, g guest, t *teller) error {
 	return nil
 }
 
-func (h *Hub) catchUp(s *socketio.Socket, g guest, told int64) error {
+func (h *Hub) catchUp(s *socketio.Socket, g *guest, told int64) error {
 	tn, release, err := h.cfg.Tenants.Use(h.stop, g.code)
 	if err != nil {
 		return err
@@ -236,7 +294,7 @@ func (h *Hub) catchUp(s *socketio.Socket, g guest, told int64) error {
 }
 
 // join counts a socket in; nil if the hub is closing.
-func (h *Hub) join(g guest) *teller {
+func (h *Hub) join(s *socketio.Socket, g *guest) *teller {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stop.Err() != nil {
@@ -246,18 +304,18 @@ func (h *Hub) join(g guest) *teller {
 	if t == nil {
 		ctx, quit := context.WithCancel(h.stop)
 		h.rooms++
-		t = &teller{room: g.code + "#" + strconv.Itoa(h.rooms), poke: make(chan struct{}, 1), quit: quit, told: g.seq}
+		t = &teller{room: g.code + "#" + strconv.Itoa(h.rooms), poke: make(chan struct{}, 1), quit: quit, told: g.seq, sockets: map[*socketio.Socket]string{}}
 		h.tellers[g.code] = t
 		h.wg.Go(func() { h.tell(ctx, g.code, t) })
 	}
-	t.sockets++
+	t.sockets[s] = g.pass.Proof
 	return t
 }
 
-func (h *Hub) leave(code string, t *teller) {
+func (h *Hub) leave(s *socketio.Socket, code string, t *teller) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t.sockets--; t.sockets == 0 {
+	if delete(t.sockets, s); len(t.sockets) == 0 {
 		t.quit()
 		delete(h.tellers, code)
 	}
@@ -308,89 +366,4 @@ func (h *Hub) tellRoom(t *teller, code string, items []*news.Item) {
 		}
 		t.told = i.Seq
 	}
-}
-
-// current is the number of a client's newest item.
-func current(ctx context.Context, tn *tenant.Tenant) (int64, error) {
-	items, err := news.Items.Find(ctx, tn.DB, store.Query{Order: "seq", Desc: true, Limit: 1})
-	if err != nil || len(items) == 0 {
-		return 0, err
-	}
-	return items[0].Seq, nil
-}
-
-func after(ctx context.Context, tn *tenant.Tenant, seq int64, limit int) ([]*news.Item, error) {
-	return news.Items.Find(ctx, tn.DB, store.Query{Order: "seq", After: &store.Cursor{Value: seq, ID: "\xff"}, Limit: limit})
-}
-
-// sinceAnswer is what "since" is acknowledged with.
-type sinceAnswer struct {
-	Items []saidEvent `json:"items"`
-	Seq   int64       `json:"seq"`  // ask on from here
-	More  bool        `json:"more"` // at once
-	// Reset: the items since then are no longer kept; read all anew, and ask on from Seq.
-	Reset bool   `json:"reset"`
-	Error string `json:"error,omitempty"`
-}
-
-type saidEvent struct {
-	Event string `json:"event"`
-	Data  Said   `json:"data"`
-}
-
-// since answers what a client has missed after a number.
-func (h *Hub) since(ctx context.Context, code string, args []json.RawMessage, ack func(...any)) {
-	answer := sinceAnswer{Items: []saidEvent{}}
-	var seq int64
-	if len(args) == 0 || string(args[0]) == "null" || json.Unmarshal(args[0], &seq) != nil || seq < 0 {
-		answer.Error = "seq must be a number, 0 or more"
-		ack(answer)
-		return
-	}
-	tn, release, err := h.cfg.Tenants.Use(ctx, code)
-	if err != nil {
-		answer.Error, answer.Seq, answer.More = "unavailable", seq, true
-		ack(answer)
-		return
-	}
-	defer release()
-	if err := h.fillSince(ctx, tn, seq, &answer); err != nil {
-		h.cfg.Log.Warn("a client's news cannot be read", "client", code, "error", err)
-		answer = sinceAnswer{Items: []saidEvent{}, Seq: seq, More: true, Error: "unavailable"}
-	}
-	ack(answer)
-}
-
-func (h *Hub) fillSince(ctx context.Context, tn *tenant.Tenant, seq int64, answer *sinceAnswer) error {
-	items, err := after(ctx, tn, seq, sinceMost)
-	if err != nil {
-		return err
-	}
-	// Read after the items: what was deleted before they were read shows here.
-	oldest, err := news.Items.Find(ctx, tn.DB, store.Query{Order: "seq", Limit: 1})
-	if err != nil {
-		return err
-	}
-	now, err := current(ctx, tn)
-	if err != nil {
-		return err
-	}
-	if seq > now || (len(oldest) > 0 && seq+1 < oldest[0].Seq) {
-		answer.Seq, answer.Reset = now, true
-		return nil
-	}
-	answer.Seq, answer.More = seq, len(items) == sinceMost
-	size := 0
-	for _, i := range items {
-		for _, resource := range i.Data {
-			size += len(resource)
-		}
-		if size > sinceBytes && len(answer.Items) > 0 {
-			answer.More = true
-			break
-		}
-		answer.Items = append(answer.Items, saidEvent{i.Event, say(i)})
-		answer.Seq = i.Seq
-	}
-	return nil
 }

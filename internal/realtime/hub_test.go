@@ -27,21 +27,21 @@ func TestAuth(t *testing.T) {
 		c.hear()
 		c.Drop()
 	}
-	h.dial("ACME", func(o *sockettest.Options) { o.Auth = auth{"aCMe", h.keys["ACME"]} })
+	h.dial("ACME", func(o *sockettest.Options) { o.Auth = proof{"aCMe", h.keys["ACME"]} })
 
 	for name, a := range map[string]any{
 		"no auth":           nil,
 		"nothing in it":     map[string]any{},
-		"wrong key":         auth{"ACME", h.keys["ACME"] + "x"},
-		"another's key":     auth{"ACME", h.keys["BETA"]},
-		"no key":            auth{ClientCode: "ACME"},
-		"no code":           auth{APIKey: h.keys["ACME"]},
-		"unknown client":    auth{"GHOST", h.keys["ACME"]},
-		"numbers":           auth{7, 8},
-		"a list as key":     auth{"ACME", []string{h.keys["ACME"]}},
+		"wrong key":         proof{"ACME", h.keys["ACME"] + "x"},
+		"another's key":     proof{"ACME", h.keys["BETA"]},
+		"no key":            proof{ClientCode: "ACME"},
+		"no code":           proof{APIKey: h.keys["ACME"]},
+		"unknown client":    proof{"GHOST", h.keys["ACME"]},
+		"numbers":           proof{7, 8},
+		"a list as key":     proof{"ACME", []string{h.keys["ACME"]}},
 		"a token, no key":   map[string]any{"token": "x"},
-		"very long":         auth{strings.Repeat("A", 10_000), strings.Repeat("b", 10_000)},
-		"code with a space": auth{"ACME ", h.keys["ACME"]},
+		"very long":         proof{strings.Repeat("A", 10_000), strings.Repeat("b", 10_000)},
+		"code with a space": proof{"ACME ", h.keys["ACME"]},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.refused(sockettest.Options{Auth: a}, "unauthenticated")
@@ -51,7 +51,7 @@ func TestAuth(t *testing.T) {
 	_, err := h.tenants.SetStatus(h.ctx, "BETA", tenant.Suspended)
 	h.must(err)
 	h.refused(sockettest.Options{Auth: h.auth("BETA")}, "client.suspended")
-	h.refused(sockettest.Options{Auth: auth{"BETA", "wrong"}}, "unauthenticated")
+	h.refused(sockettest.Options{Auth: proof{"BETA", "wrong"}}, "unauthenticated")
 	for _, secret := range []string{h.keys["ACME"], h.keys["BETA"]} {
 		if strings.Contains(h.log.String(), secret) {
 			t.Error("a key is in the log")

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/realtime"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -27,6 +28,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+const mostSockets = 60 // of one client
+
 const patience = 10 * time.Second // for what ought to happen at once
 
 // hall is a hub over a real server, with real files; ACME and BETA are its clients.
@@ -34,6 +37,7 @@ type hall struct {
 	*testing.T
 	ctx      context.Context
 	hub      *realtime.Hub
+	porter   *auth.Porter
 	tenants  *tenant.Registry
 	url      string
 	keys     map[string]string
@@ -91,7 +95,7 @@ func newHall(t *testing.T) *hall {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	h := &hall{T: t, ctx: ctx, keys: map[string]string{}, log: &lockedBuffer{}, dbs: map[string]*slyDB{}}
 	dir := t.TempDir()
-	services, err := sqlite.Open(ctx, filepath.Join(dir, "services.db"), []store.Schema{tenant.Accounts.Schema})
+	services, err := sqlite.Open(ctx, filepath.Join(dir, "services.db"), []store.Schema{tenant.Accounts.Schema, auth.Failures.Schema})
 	h.must(err)
 	h.services = services
 	ring, err := secret.ParseRing(secret.Generate("k"))
@@ -100,7 +104,7 @@ func newHall(t *testing.T) *hall {
 	h.tenants = tenant.NewRegistry(tenant.Config{
 		Services: services, Ring: ring, Now: time.Now, Log: log,
 		OpenDB: func(ctx context.Context, a *tenant.Account) (store.DB, error) {
-			db, err := sqlite.Open(ctx, filepath.Join(dir, a.Code+".db"), []store.Schema{news.Items.Schema})
+			db, err := sqlite.Open(ctx, filepath.Join(dir, a.Code+".db"), append([]store.Schema{news.Items.Schema}, auth.Schemas...))
 			if err != nil {
 				return nil, err
 			}
@@ -116,7 +120,13 @@ func newHall(t *testing.T) *hall {
 			}
 		},
 	})
-	h.hub = realtime.New(realtime.Config{Tenants: h.tenants, Log: log})
+	h.porter = auth.NewPorter(auth.Config{Tenants: h.tenants, Services: services, Ring: ring, Now: time.Now, Log: log})
+	h.hub = realtime.New(realtime.Config{
+		Tenants: h.tenants, Porter: h.porter, Log: log, MaxSocketsPerClient: mostSockets,
+		Conversation: func(_ context.Context, tn *tenant.Tenant, id string) (bool, error) {
+			return id == "cnv_of_"+tn.Code, nil
+		},
+	})
 	mux := http.NewServeMux()
 	mux.Handle("/socket.io/", h.hub.Handler())
 	srv := httptest.NewServer(mux)
@@ -202,12 +212,12 @@ func (h *hall) tell(code string, n int) {
 	h.hub.Poke(code)
 }
 
-type auth struct {
+type proof struct {
 	ClientCode any `json:"clientCode,omitempty"`
 	APIKey     any `json:"apiKey,omitempty"`
 }
 
-func (h *hall) auth(code string) auth { return auth{code, h.keys[code]} }
+func (h *hall) auth(code string) proof { return proof{code, h.keys[code]} }
 
 // dial connects a client's socket; it ends with the test.
 func (h *hall) dial(code string, edit ...func(*sockettest.Options)) *ear {

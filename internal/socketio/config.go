@@ -39,8 +39,9 @@ type Config struct {
 	MaxDepth int
 
 	// ClientAddr names the client of a request, for MaxSessionsPerAddr and
-	// Handshake.Addr. Behind a proxy it has to read the proxy's header. Default: the
-	// host of http.Request.RemoteAddr.
+	// Handshake.Addr. Behind a proxy it has to read the proxy's header. Clients that it
+	// names "" are not counted by address. Default: the host of
+	// http.Request.RemoteAddr.
 	ClientAddr func(r *http.Request) string
 	// AllowOrigin decides about every request, polling or websocket, that carries an
 	// Origin header; without one a request is allowed. Refused: 403. Default: SameOrigin.

@@ -215,7 +215,7 @@ func (srv *Server) newSession(r *http.Request) (*session, *refusal) {
 		return nil, &errClosing
 	case srv.cfg.MaxSessions > 0 && len(srv.sessions) >= srv.cfg.MaxSessions:
 		return nil, &errFull
-	case srv.cfg.MaxSessionsPerAddr > 0 && srv.perAddr[s.addr] >= srv.cfg.MaxSessionsPerAddr:
+	case srv.cfg.MaxSessionsPerAddr > 0 && s.addr != "" && srv.perAddr[s.addr] >= srv.cfg.MaxSessionsPerAddr:
 		return nil, &errTooMany
 	}
 	s.ctx, s.cancel = context.WithCancel(srv.ctx)

@@ -41,6 +41,8 @@ type Account struct {
 	Settings       *Settings `json:"settings,omitempty"`
 	CreatedAt      time.Time `json:"createdAt,omitzero"`
 	UpdatedAt      time.Time `json:"updatedAt,omitzero"`
+	// SuspendedAt is when the client was last suspended: dashboard sessions from before are over.
+	SuspendedAt time.Time `json:"suspendedAt,omitzero"`
 	// Rev names the document and the version at which our own code last wrote it. Another value means that a hand edited it
 	// since, or copied it from another client's.
 	Rev string `json:"rev,omitempty"`
@@ -141,6 +143,8 @@ type Settings struct {
 	Reminders   []string `json:"reminders,omitzero"`   // of appointments: offsets such as "-24h"; empty but not nil: none
 	OptOutWords []string `json:"optOutWords,omitzero"` // a whole message of one of them asks for no more messages; any case
 	OptInWords  []string `json:"optInWords,omitzero"`
+	// RatePerSecond is how many calls of its API the client may make, on average; 0: as the product has it.
+	RatePerSecond float64 `json:"ratePerSecond,omitzero"`
 }
 
 // Accounts is the ClientSecrets kind. A phone number id belongs to one client; a WABA may be shared.

@@ -190,6 +190,9 @@ func (r *Registry) SetStatus(ctx context.Context, code, status string) (*Account
 		if a.Status == Erasing {
 			return fault.New(fault.Conflict, "client.erasing", "This client is being erased.")
 		}
+		if status == Suspended && a.Status != Suspended {
+			a.SuspendedAt = r.cfg.Now().UTC()
+		}
 		a.Status = status
 		return nil
 	})

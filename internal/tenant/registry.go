@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ type entry struct {
 	phones  []string
 	waba    string
 	origins []string
+	rate    float64 // calls of its API a second; 0: the product's
 
 	opening sync.Mutex // held while the database is opened, so that others wait for the one opening
 	handle  *Tenant    // nil: closed
@@ -198,6 +200,10 @@ func (r *Registry) take(ctx context.Context, rec store.Record, a *Account) {
 	}
 	edited := *a
 	edited.Rev = RevOf(a.Code, rec.Version+1)
+	if a.Status == Suspended && r.Status(a.Code) != Suspended { // by hand
+		edited.SuspendedAt = r.cfg.Now().UTC()
+		a.SuspendedAt = edited.SuspendedAt
+	}
 	switch err := r.cfg.Services.Commit(ctx, Accounts.Update(&edited)); {
 	case err == nil:
 		edited.Version++
@@ -232,7 +238,10 @@ func (r *Registry) remember(a *Account) {
 	}
 	changed := e.status != "" && e.version != a.Version
 	r.unroute(e)
-	e.name, e.status, e.version, e.origins = a.Name, a.Status, a.Version, a.AllowedOrigins
+	e.name, e.status, e.version, e.origins, e.rate = a.Name, a.Status, a.Version, a.AllowedOrigins, 0
+	if a.Settings != nil {
+		e.rate = a.Settings.RatePerSecond
+	}
 	for _, o := range e.origins {
 		r.origins[o]++
 	}
@@ -347,6 +356,46 @@ func (r *Registry) Authenticate(code, key string) (string, error) {
 		return "", fault.New(fault.Forbidden, "client.suspended", "This client is suspended.")
 	}
 	return code, nil
+}
+
+// keyPrefix begins the id of an API key, which is its hash.
+const keyPrefix = "key_"
+
+// KeyID names an API key without telling it.
+func KeyID(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return keyPrefix + hex.EncodeToString(sum[:])
+}
+
+// IsKeyID tells the id of an API key from those of other things.
+func IsKeyID(s string) bool { return strings.HasPrefix(s, keyPrefix) }
+
+// KeyHolds tells whether the API key of this id is still one of a client that may call.
+func (r *Registry) KeyHolds(code, keyID string) bool {
+	sum, err := hex.DecodeString(strings.TrimPrefix(keyID, keyPrefix))
+	if err != nil || len(sum) != sha256.Size {
+		return false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.clients[code]
+	if e == nil || e.status != Active {
+		return false
+	}
+	now := r.cfg.Now()
+	return slices.ContainsFunc(e.keys, func(k keyHash) bool {
+		return k.sum == [sha256.Size]byte(sum) && (k.until.IsZero() || now.Before(k.until))
+	})
+}
+
+// RatePerSecond is how many calls of its API a client may make, as its settings say; 0: they say nothing.
+func (r *Registry) RatePerSecond(code string) float64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.clients[code]; e != nil {
+		return e.rate
+	}
+	return 0
 }
 
 // ByPhone gives the client that a phone number id belongs to.
