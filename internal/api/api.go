@@ -229,10 +229,27 @@ func (a *API) route(w http.ResponseWriter, r *http.Request, q *request) {
 		WriteError(w, r, p)
 	case a.cfg.Web != nil && r.URL.Path != "/api" && !strings.HasPrefix(r.URL.Path, "/api/"):
 		q.route = "web"
-		a.cfg.Web.ServeHTTP(w, r)
+		a.serveWeb(w, r)
 	default:
 		WriteError(w, r, newProblem(http.StatusNotFound, "not_found", "There is nothing at this path."))
 	}
+}
+
+// serveWeb serves the dashboard's files; what is none of them is a problem as everywhere.
+func (a *API) serveWeb(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", "This path does not know the method. Allow lists those it knows.")
+		p.header = http.Header{"Allow": {"GET, HEAD"}}
+		WriteError(w, r, p)
+		return
+	}
+	page := newCapture(w)
+	a.cfg.Web.ServeHTTP(page, r)
+	if page.status == http.StatusNotFound {
+		WriteError(w, r, newProblem(http.StatusNotFound, "not_found", "There is nothing at this path."))
+		return
+	}
+	page.send()
 }
 
 // capture is an answer held back until it is whole, so that a failure half way can still become a problem, and so that

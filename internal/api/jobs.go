@@ -246,14 +246,13 @@ func (s jobs) cancelOne(ctx context.Context, client, jobID string) (store.Job, e
 	if err != nil {
 		return j, err
 	}
-	did, err := s.queue.Cancel(ctx, jobID)
+	did, err := s.runner.Cancel(ctx, jobID)
 	if err != nil {
 		return j, err
 	}
 	if len(did) == 0 {
 		return j, jobState("job.ended", "The job has ended.", j)
 	}
-	s.runner.Interrupt(jobID)
 	return s.find(ctx, client, jobID)
 }
 

@@ -152,7 +152,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.ResumeJob, Handle: a.Engine.HandleResume, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 45 * time.Second, Base: 5 * time.Second, Cap: 30 * time.Minute},
+		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 45 * time.Second, Base: 5 * time.Second, Cap: 30 * time.Minute, Abandoned: desk.Abandoned},
+		job.Type{Name: chat.WithdrawJob, Handle: desk.HandleWithdraw, MaxAttempts: 20},
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)

@@ -369,6 +369,19 @@ func TestFaultCut(t *testing.T) {
 			ignore: []string{"statusAt", "news", "token", "status", "state", "error"}, // refused, or lost: both are ends
 		},
 		{
+			name:    "whatsapp.withdraw",
+			prepare: event,
+			do: func(w *world) step {
+				jobs := w.desk.Abandoned(w.sendJob(1))
+				return run(w.desk.HandleWithdraw, store.Job{ID: "job_w", Type: jobs[0].Type, Tenant: "ACME", Token: 1, Payload: jobs[0].Payload})
+			},
+			expect: func(w *world) {
+				if m := w.firstMessage(); m.Status != chat.FailedSend || m.Error == nil || m.Error.Code != "cancelled" {
+					w.t.Errorf("message %+v", m)
+				}
+			},
+		},
+		{
 			name:    "automation.advance",
 			prepare: sent,
 			do: func(w *world) step {

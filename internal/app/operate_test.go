@@ -401,6 +401,19 @@ func TestMetaRefuses(t *testing.T) {
 		again := c.tell("918143963825")
 		want(t, "run", c.run(again, "failed"), "error.code", "opted_out")
 	})
+	t.Run("cancelled", func(t *testing.T) {
+		sent := len(meta.Accepted())
+		meta.Next(1, whatsapptest.RateLimited(time.Hour))
+		run := c.tell("918143963826")
+		j := c.jobOf(run, "scheduled")
+		c.call("POST", "/api/jobs/"+j.get("id").(string)+"/cancel", nil).want(200)
+		want(t, "run", c.run(run, "failed"), "error.code", "cancelled")
+		want(t, "message", message(run), "status", "failed", "error.code", "cancelled")
+		if n := len(meta.Accepted()) - sent; n != 0 {
+			t.Errorf("%d messages", n)
+		}
+		c.run(c.tell("918143963826"), "done") // the lead can enter the rule again
+	})
 	if d := meta.Duplicates(); len(d) > 0 {
 		t.Errorf("sent twice: %v", d)
 	}
@@ -611,6 +624,9 @@ func TestStanding(t *testing.T) {
 	if ct := e.send("GET", "/", nil, nil).want(200).Header.Get("Content-Type"); !strings.HasPrefix(ct, "text/html") {
 		t.Errorf("/ is %s", ct)
 	}
+	e.send("GET", "/nothing-here", nil, nil).problem(404, "not_found")
+	e.send("GET", "/index.html", nil, nil).problem(404, "not_found")
+	e.send("POST", "/", nil, nil).problem(405, "method_not_allowed")
 }
 
 // SIGTERM under load: what is running is finished or given back, the process ends with 0 in time, and nothing that was

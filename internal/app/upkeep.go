@@ -63,8 +63,8 @@ func (a *App) pruneServices(ctx context.Context, hourly bool) {
 }
 
 func (a *App) pruneTenant(ctx context.Context, code string) {
-	tn, release, err := a.Tenants.Use(ctx, code)
-	if err != nil {
+	tn, release, ok := a.Tenants.Borrow(code)
+	if !ok {
 		return
 	}
 	defer release()

@@ -31,6 +31,9 @@ type Type struct {
 	Timeout     time.Duration // of one execution; 0: 1 min
 	MaxAttempts int           // 0: as the job says
 	Base, Cap   time.Duration // of the backoff; 0: 5 s, 30 min
+	// Abandoned gives the jobs that tell the domain of a job that was cancelled or given up, and so could not say itself
+	// what is to follow. nil: nobody waits for it.
+	Abandoned func(j store.Job) []store.NewJob
 }
 
 func (t Type) withDefaults() Type {
@@ -44,6 +47,13 @@ func (t Type) withDefaults() Type {
 		t.Cap = 30 * time.Minute
 	}
 	return t
+}
+
+func (t Type) abandoned(j store.Job) []store.NewJob {
+	if t.Abandoned == nil {
+		return nil
+	}
+	return t.Abandoned(j)
 }
 
 // Backoff is the pause before attempt n+1: min(cap, base*2^(n-1)), jittered by half, plus up to 250 ms.
@@ -61,6 +71,7 @@ type verdict struct {
 	state       store.State
 	after       time.Duration
 	countFailed bool
+	final       bool // the handler itself says what follows
 	code        string
 	next        []store.NewJob
 	err         error
@@ -90,7 +101,16 @@ func Park(code string, err error) error { return &verdict{state: store.Parked, c
 
 // Dead ends the job for good: it can never succeed. next is what follows from that.
 func Dead(code string, err error, next ...store.NewJob) error {
-	return &verdict{state: store.Dead, countFailed: true, code: code, err: err, next: next}
+	return &verdict{state: store.Dead, countFailed: true, final: true, code: code, err: err, next: next}
+}
+
+// Ended is nil for the error of an execution that ended its job for good, else err: for handlers that use each other.
+func Ended(err error) error {
+	var v *verdict
+	if errors.As(err, &v) && v.state == store.Dead {
+		return nil
+	}
+	return err
 }
 
 // Following gives the jobs that an execution leaves, however it ended.
@@ -170,5 +190,8 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 		msg = strings.ToValidUTF8(msg[:500], "")
 	}
 	o.Error = &store.JobError{At: now, Attempt: j.Attempt + 1, Code: v.code, Message: msg}
+	if o.State == store.Dead && !v.final {
+		o.Next = t.abandoned(j)
+	}
 	return o
 }

@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
@@ -104,6 +105,34 @@ func (r *Runner) giveBack(ctx context.Context, kept []store.Held, seen map[strin
 		}
 	}
 	return strays
+}
+
+// Cancel cancels jobs, and gives the ids of those that it ended or asked to end. What a domain must be told of them is
+// durable before: a domain that is told makes sure itself that the job does nothing more.
+func (r *Runner) Cancel(ctx context.Context, ids ...string) ([]string, error) {
+	var next []store.NewJob
+	for _, jobID := range ids {
+		j, err := r.cfg.Queue.Job(ctx, jobID)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !j.State.Terminal() {
+			next = append(next, r.types[j.Type].abandoned(j)...)
+		}
+	}
+	if len(next) > 0 {
+		if _, err := r.Enqueue(ctx, next...); err != nil {
+			return nil, err
+		}
+	}
+	did, err := r.cfg.Queue.Cancel(ctx, ids...)
+	for _, jobID := range did {
+		r.Interrupt(jobID)
+	}
+	return did, err
 }
 
 // Interrupt tells a running job of this process that it is asked to cancel, at once instead of at the next beat.

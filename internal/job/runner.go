@@ -251,7 +251,7 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	case errors.Is(cause, errStopping) && cut(err):
 		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
 	case errors.Is(cause, errCancelled):
-		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, nil
+		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, t.abandoned(j)
 	}
 	for i := range o.Next {
 		o.Next[i] = r.declared(o.Next[i])

@@ -239,7 +239,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		lead.UpdatedAt, lead.LastActivityAt = now, now
 		event := news.LeadUpdated
 		if created {
-			event = news.LeadCreated
+			event, lead.CreatedAt = news.LeadCreated, now
 		}
 		eff.writes = append(eff.writes,
 			news.Write(now, event, lead.ID+"|"+ev.ID, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead))

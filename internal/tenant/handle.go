@@ -28,7 +28,7 @@ func (r *Registry) Use(ctx context.Context, code string) (tn *Tenant, release fu
 	r.busy++
 	tn = e.handle
 	r.mu.Unlock()
-	release = sync.OnceFunc(func() { r.release(e) })
+	release = sync.OnceFunc(func() { r.release(e, true) })
 	if tn == nil {
 		if tn, err = r.openHandle(ctx, e); err != nil {
 			release()
@@ -66,11 +66,27 @@ func (r *Registry) openHandle(ctx context.Context, e *entry) (*Tenant, error) {
 	return tn, nil
 }
 
-func (r *Registry) release(e *entry) {
+// Borrow gives a client whose database is open anyway, for upkeep: it does not count as use, so that an idle database
+// still closes. False where it is closed.
+func (r *Registry) Borrow(code string) (tn *Tenant, release func(), ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.clients[code]
+	if e == nil || e.status == Erasing || r.closed || e.handle == nil {
+		return nil, nil, false
+	}
+	e.refs++
+	r.busy++
+	return e.handle, sync.OnceFunc(func() { r.release(e, false) }), true
+}
+
+func (r *Registry) release(e *entry, used bool) {
 	r.mu.Lock()
 	e.refs--
 	r.busy--
-	e.usedAt = r.cfg.Now()
+	if used {
+		e.usedAt = r.cfg.Now()
+	}
 	var db store.DB
 	if e.refs == 0 && e.handle != nil && (r.closed || r.clients[e.code] != e) {
 		db = r.detach(e)

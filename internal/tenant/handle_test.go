@@ -173,9 +173,17 @@ func TestIdleDatabasesClose(t *testing.T) {
 		time.Sleep(2 * time.Minute) // of the bubble's clock
 		synctest.Wait()
 		w.openNow("ACME", "BUSY")
+		if _, release, ok := w.Borrow("ACME"); !ok {
+			t.Error("an open database cannot be borrowed")
+		} else {
+			release() // which is no use of it
+		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		w.openNow("BUSY")
+		if _, _, ok := w.Borrow("ACME"); ok {
+			t.Error("a closed database was borrowed")
+		}
 
 		tn, release = w.use("ACME")
 		if n, err := tn.DB.Count(t.Context(), store.Query{Kind: "notes"}); n != 1 || err != nil {
