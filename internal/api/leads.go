@@ -15,9 +15,10 @@ import (
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
-// RegisterLeads adds the reading part of the CRM's API.
+// RegisterLeads adds the API of leads.
 func RegisterLeads(a *API, book *crm.Book) {
 	const tag = "CRM"
+	registerLeadChanges(a, book)
 	Client(a, Op{Route: "GET /api/crm/leads", ID: "listLeads", Tag: tag, Summary: "List and search leads",
 		Description: "Filters narrow each other. Scores are as stored."}, listLeads)
 	Client(a, Op{Route: "GET /api/crm/leads/{id}", ID: "getLead", Tag: tag, Summary: "Read a lead"},
@@ -78,6 +79,7 @@ type leadsInput struct {
 	Phone         string         `query:"phone" maxLength:"64" doc:"In any spelling."`
 	Email         string         `query:"email" maxLength:"254"`
 	Tag           []string       `query:"tag,explode" maxItems:"10" doc:"Repeated: all of them."`
+	Pipeline      string         `query:"pipeline" maxLength:"100"`
 	Stage         string         `query:"stage" maxLength:"100"`
 	Status        string         `query:"status" enum:"open,won,lost"`
 	Source        string         `query:"source" maxLength:"100"`
@@ -96,7 +98,7 @@ func listLeads(ctx context.Context, tn *tenant.Tenant, in *leadsInput) (*Answer[
 		}
 	}
 	q, err := crm.LeadQuery(crm.LeadFilter{
-		Q: in.Q, Phone: in.Phone, Email: in.Email, Stage: in.Stage, Status: in.Status, Source: in.Source, OwnerID: in.OwnerID, Tags: in.Tag,
+		Q: in.Q, Phone: in.Phone, Email: in.Email, Pipeline: in.Pipeline, Stage: in.Stage, Status: in.Status, Source: in.Source, OwnerID: in.OwnerID, Tags: in.Tag,
 		ScoreMin: in.ScoreMin.pointer(), ScoreMax: in.ScoreMax.pointer(), CreatedAfter: in.CreatedAfter.Time, CreatedBefore: in.CreatedBefore.Time,
 		Sort: in.Sort,
 	}, tn.Account().DefaultCountry)

@@ -114,6 +114,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	messages := rule.Messages{Desk: desk}
 	w.engine = &rule.Engine{Book: book, Now: time.Now, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
 	desk.Settled = w.engine.Settled
+	book.Raise = w.engine.Raise
 	w.runner = job.NewRunner(job.Config{
 		Queue: w.queue, Wake: w.queue.Wake(), Tenants: w.tenants, Concurrency: 4, Poll: time.Second, Log: log, Now: time.Now,
 	},
@@ -122,7 +123,10 @@ func newTown(t *testing.T, opts ...options) *town {
 		job.Type{Name: rule.ResumeJob, Handle: w.engine.HandleResume},
 		job.Type{Name: chat.SendJob, Handle: desk.HandleSend},
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend},
+		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange},
+		job.Type{Name: crm.EraseJob, Handle: book.HandleErase},
 	)
+	book.Runner = w.runner
 	intake := chat.NewIntake(chat.IntakeConfig{
 		Inbox: fullInbox{w.inbox, &w.full}, Tenants: w.tenants, Desk: desk, Now: time.Now, Log: log, Workers: 2, Changed: func(string) {},
 	})

@@ -140,6 +140,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages},
 	}
 	desk.Settled = a.Engine.Settled
+	book.Raise = a.Engine.Raise
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
@@ -155,8 +156,11 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 45 * time.Second, Base: 5 * time.Second, Cap: 30 * time.Minute, Abandoned: desk.Abandoned},
 		job.Type{Name: chat.WithdrawJob, Handle: desk.HandleWithdraw, MaxAttempts: 20},
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
+		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
+	book.Runner = a.Runner
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
 		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Enqueue: a.Runner.Enqueue, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,

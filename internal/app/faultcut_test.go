@@ -16,6 +16,7 @@ import (
 	"github.com/ecodrix/ecod/internal/app"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -100,6 +101,7 @@ func newWorld(t *testing.T) *world {
 	messages := rule.Messages{Desk: w.desk}
 	w.engine = &rule.Engine{Book: book, Now: clock, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
 	w.desk.Settled = w.engine.Settled
+	book.Raise = w.engine.Raise
 	return w
 }
 
@@ -223,6 +225,37 @@ const fullRule = `{"trigger":"form_submitted","reenrol":"every_event","actions":
 	{"type":"lead.stage","stage":"booked"},{"type":"lead.tag.add","tags":["a","b"]},{"type":"lead.score","points":20},
 	{"type":"lead.set","fields":{"x":"{{name}}"}},{"type":"whatsapp.text","text":"Bye {{name}}"}]}`
 
+// newLead asks for the same lead in every world.
+func (w *world) newLead(mutation string) crm.Mutation {
+	return crm.Mutation{ID: mutation, Cause: crm.ByPerson, At: w.now, Create: &crm.NewLead{Phone: "+918143963821", Email: "d@example.com", Stage: "won",
+		LeadData: crm.LeadData{Name: "Dhanesh", Tags: []string{"a", "b"}}}}
+}
+
+func (w *world) leadID(mutation string) string { return id.Derived("led", "ACME", mutation) }
+
+// made makes that lead.
+func (w *world) made(mutation string) {
+	w.t.Helper()
+	_, err := w.engine.Book.HandleChange(context.Background(), w.tn, w.changeJob(w.newLead(mutation)))
+	w.must(err)
+}
+
+// changeJob is the job of a change as the API makes it.
+func (w *world) changeJob(m crm.Mutation) store.Job {
+	b, err := json.Marshal(m)
+	w.must(err)
+	sealed, err := w.tn.Seal("change", string(b))
+	w.must(err)
+	return store.Job{ID: "job_c", Type: crm.ChangeJob, Tenant: "ACME", Token: 1, MaxAttempts: 8, Payload: payload(map[string]string{"changeId": crm.ChangeID("ACME", m.ID), "sealed": sealed})}
+}
+
+// hearAll publishes a rule on each trigger of the CRM.
+func (w *world) hearAll() {
+	for i, trigger := range []string{"lead_created", "stage_changed", "deal_won", "tag_added", "tag_removed"} {
+		w.publish(fmt.Sprintf(`{"trigger":%q,"actions":[{"type":"lead.score","points":1}]}`, trigger), fmt.Sprint("rul_", i))
+	}
+}
+
 // firstMessage is the message that the event of eventJob plans first.
 func (w *world) firstMessage() *chat.Message {
 	w.t.Helper()
@@ -314,6 +347,62 @@ func TestFaultCut(t *testing.T) {
 			},
 			do: func(w *world) step {
 				return run(w.engine.HandleEvent, w.eventJob(map[string]any{"name": "Dhanesh"}))
+			},
+		},
+		{
+			name:    "crm.change that makes a lead",
+			prepare: func(w *world) { w.hearAll() },
+			do:      func(w *world) step { return run(w.engine.Book.HandleChange, w.changeJob(w.newLead("m1"))) },
+		},
+		{
+			name:    "crm.change of a known lead",
+			prepare: func(w *world) { w.hearAll(); w.made("m1") },
+			do: func(w *world) step {
+				phone := "+12025550143"
+				return run(w.engine.Book.HandleChange, w.changeJob(crm.Mutation{ID: "m2", LeadID: w.leadID("m1"), Cause: crm.ByPerson, At: w.now,
+					Set: &crm.LeadPatch{Phone: &phone, Tags: &[]string{"b", "c"}}, Move: &crm.Move{Stage: "won"}}))
+			},
+			expect: func(w *world) {
+				l, err := crm.Leads.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if l.Status != crm.Won || l.Phone != "+12025550143" || fmt.Sprint(l.Tags) != "[b c]" {
+					w.t.Errorf("lead %+v", l)
+				}
+			},
+		},
+		{
+			name:    "crm.change that is refused",
+			prepare: func(w *world) { w.hearAll(); w.made("m1") },
+			do:      func(w *world) step { return run(w.engine.Book.HandleChange, w.changeJob(w.newLead("m2"))) },
+			expect: func(w *world) {
+				if n, err := w.db.Count(context.Background(), store.Query{Kind: "leads"}); err != nil || n != 1 {
+					w.t.Errorf("%d leads, %v", n, err)
+				}
+			},
+		},
+		{
+			name:    "crm.change that deletes a lead",
+			prepare: func(w *world) { w.made("m1") },
+			do: func(w *world) step {
+				return run(w.engine.Book.HandleChange, w.changeJob(crm.Mutation{ID: "m2", LeadID: w.leadID("m1"), At: w.now, Delete: true}))
+			},
+		},
+		{
+			name: "crm.erase",
+			prepare: func(w *world) {
+				w.made("m1")
+				_, err := w.engine.Book.AddNote(context.Background(), w.tn, w.leadID("m1"), "n1", "", "Hello")
+				w.must(err)
+				_, err = w.engine.Book.HandleChange(context.Background(), w.tn, w.changeJob(crm.Mutation{ID: "m2", LeadID: w.leadID("m1"), At: w.now, Delete: true}))
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return run(w.engine.Book.HandleErase, store.Job{Type: crm.EraseJob, Tenant: "ACME", Payload: payload(map[string]string{"leadId": w.leadID("m1")})})
+			},
+			expect: func(w *world) {
+				if left := w.state("news"); strings.Contains(left, "leadNotes") || strings.Count(left, "leadChanges") != 1 || strings.Contains(left, `"leadId":"led_`) && !strings.Contains(left, `"deleted":true`) {
+					w.t.Error(left)
+				}
 			},
 		},
 		{

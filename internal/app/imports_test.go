@@ -42,7 +42,7 @@ var plan = map[string][]string{
 	"internal/auth":   {"internal/fault", "internal/id", "internal/secret", "internal/store", "internal/tenant"},
 	"internal/job":    {"internal/fault", "internal/id", "internal/store", "internal/tenant"},
 	"internal/news":   {"internal/id", "internal/store"},
-	"internal/crm":    {"internal/fault", "internal/id", "internal/news", "internal/store", "internal/tenant"},
+	"internal/crm":    {"internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant"},
 	"internal/chat": {"internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant",
 		"internal/whatsapp"},
 	"internal/rule": {"internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/secret",

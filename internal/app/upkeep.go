@@ -7,6 +7,7 @@ import (
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/store"
@@ -19,6 +20,7 @@ var retention = []struct {
 }{
 	{news.Items.Schema.Kind, "at", news.Kept},
 	{auth.Sessions.Schema.Kind, "expiresAt", 0},
+	{crm.Changes.Schema.Kind, "at", crm.ChangesKept},
 	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},

@@ -10,12 +10,24 @@ import (
 
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
 // Book is the CRM of every client; the tenant says whose.
-type Book struct{ Now func() time.Time }
+type Book struct {
+	Now func() time.Time
+	// Raise gives the jobs that tell the client's rules of occurrences; nil: nobody listens.
+	Raise func(ctx context.Context, tn *tenant.Tenant, occurrences ...Occurrence) ([]store.NewJob, error)
+	// Forget lets other domains delete or stop what they have of a lead that was deleted; nil: there is none. It may be
+	// called again.
+	Forget func(ctx context.Context, tn *tenant.Tenant, leadID string) error
+	// Runner runs the jobs in which changes are made. Reading needs none.
+	Runner *job.Runner
+
+	locks locks
+}
 
 // Who is what is known of a person: any of the members, at least one.
 type Who struct {
@@ -76,6 +88,7 @@ func (b *Book) Contact(ctx context.Context, tn *tenant.Tenant, w Who, seed strin
 	for _, identity := range ids {
 		changed = c.add(identity) || changed
 	}
+	changed = c.revive() || changed
 	set := func(to *string, v string) {
 		if v != "" && *to != v {
 			*to, changed = v, true
@@ -148,7 +161,7 @@ func (b *Book) ContactOf(ctx context.Context, tn *tenant.Tenant, contactID strin
 	case err != nil:
 		return nil, nil, false, err
 	case holder != nil:
-		return holder, nil, false, nil
+		return holder, nil, holder.revive(), nil
 	case c.Phone == "":
 		c.Phone, c.UpdatedAt = w.Phone, b.Now().UTC()
 		return c, nil, c.add(Tel(w.Phone)), nil
@@ -171,7 +184,7 @@ func (b *Book) Person(ctx context.Context, tn *tenant.Tenant, contactID string) 
 // FindLead finds a lead by phone, else by e-mail; store.ErrNotFound.
 func (b *Book) FindLead(ctx context.Context, tn *tenant.Tenant, phone, email string) (*Lead, error) {
 	if phone != "" {
-		l, err := Leads.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("phone", store.Eq, PhoneKey(phone))}})
+		l, err := b.leadByPhone(ctx, tn, phone)
 		if !errors.Is(err, store.ErrNotFound) {
 			return l, err
 		}
@@ -187,19 +200,31 @@ func (b *Book) FindLead(ctx context.Context, tn *tenant.Tenant, phone, email str
 				return l, nil
 			}
 		}
+		if phone == "" {
+			return leadByAlias(ctx, tn, "email", email)
+		}
 	}
 	return nil, store.ErrNotFound
 }
 
+// leadByPhone finds the lead with a phone number, in any spelling of the line; store.ErrNotFound.
+func (b *Book) leadByPhone(ctx context.Context, tn *tenant.Tenant, phone string) (*Lead, error) {
+	l, err := Leads.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("phone", store.Eq, PhoneKey(phone))}})
+	if errors.Is(err, store.ErrNotFound) {
+		return leadByAlias(ctx, tn, "phone", PhoneKey(phone))
+	}
+	return l, err
+}
+
 // LeadData is what a caller says of a lead; empty members say nothing.
 type LeadData struct {
-	Name     string
-	Source   string
-	Currency string
-	OwnerID  string
-	Value    float64
-	Tags     []string
-	Fields   map[string]any
+	Name     string         `json:"name,omitempty"`
+	Source   string         `json:"source,omitempty"`
+	Currency string         `json:"currency,omitempty"`
+	OwnerID  string         `json:"ownerId,omitempty"`
+	Value    float64        `json:"value,omitempty"`
+	Tags     []string       `json:"tags,omitempty"`
+	Fields   map[string]any `json:"fields,omitempty"`
 }
 
 // NewLead makes a lead that is not stored yet, with an id derived from the mutation that makes it.
@@ -243,9 +268,9 @@ func (l *Lead) Fill(phone, email string, d LeadData) bool {
 	return changed
 }
 
-// Lead reads a lead; fault.NotFound.
+// Lead reads a lead; one that was merged into another is that one. fault.NotFound.
 func (b *Book) Lead(ctx context.Context, tn *tenant.Tenant, leadID string) (*Lead, error) {
-	l, err := Leads.Get(ctx, tn.DB, leadID)
+	l, err := b.LeadByID(ctx, tn, leadID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fault.Missing("lead")
 	}
@@ -254,11 +279,11 @@ func (b *Book) Lead(ctx context.Context, tn *tenant.Tenant, leadID string) (*Lea
 
 // LeadFilter selects leads; zero members do not filter.
 type LeadFilter struct {
-	Q, Phone, Email, Stage, Status, Source, OwnerID string
-	Tags                                            []string
-	ScoreMin, ScoreMax                              *float64
-	CreatedAfter, CreatedBefore                     time.Time
-	Sort                                            string // a key of LeadSorts, with "-" for descending; "" is "-createdAt"
+	Q, Phone, Email, Pipeline, Stage, Status, Source, OwnerID string
+	Tags                                                      []string
+	ScoreMin, ScoreMax                                        *float64
+	CreatedAfter, CreatedBefore                               time.Time
+	Sort                                                      string // a key of LeadSorts, with "-" for descending; "" is "-createdAt"
 }
 
 // LeadSorts are the orders that leads can be listed in.
@@ -280,6 +305,7 @@ func LeadQuery(f LeadFilter, country string) (store.Query, error) {
 		eq("phone", PhoneKey(p))
 	}
 	eq("email", strings.ToLower(strings.TrimSpace(f.Email)))
+	eq("pipeline", f.Pipeline)
 	eq("stage", f.Stage)
 	eq("status", f.Status)
 	eq("source", f.Source)

@@ -2,6 +2,7 @@ package crm
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
@@ -23,6 +24,7 @@ type Contact struct {
 	OptOutBy   string     `json:"optOutBy,omitempty"`   // keyword, button, preference, provider
 	WordAt     *time.Time `json:"wordAt,omitempty"`     // when the person last asked for messages, or for none
 	MergedInto string     `json:"mergedInto,omitempty"` // the contact that this one turned out to be
+	DeletedAt  *time.Time `json:"deletedAt,omitempty"`  // of one who asked for no messages: that is kept, and nothing else
 	CreatedAt  time.Time  `json:"createdAt"`
 	UpdatedAt  time.Time  `json:"updatedAt"`
 }
@@ -33,13 +35,26 @@ var Contacts = store.Kind[Contact]{
 		Kind: "contacts",
 		Fields: []store.Field{
 			{Name: "identity", Type: store.Text, Multi: true, Unique: true},
-			{Name: "createdAt", Type: store.Int},
+			{Name: "listed", Type: store.Text}, // "1" of those that are people to the client
+			{Name: "leadId", Type: store.Text}, {Name: "email", Type: store.Text}, {Name: "name", Type: store.Text},
+			{Name: "word", Type: store.Text, Multi: true},
+			{Name: "createdAt", Type: store.Int}, {Name: "updatedAt", Type: store.Int},
 		},
-		Orders: [][]string{{"createdAt"}},
+		Orders: [][]string{{"createdAt"}, {"listed", "createdAt"}, {"listed", "updatedAt"}, {"listed", "name"}, {"leadId"}, {"email"}},
 	},
 	Key: func(c *Contact) string { return c.ID },
 	Index: func(c *Contact) store.Fields {
-		return store.Fields{"identity": c.Identities, "createdAt": c.CreatedAt.UnixMilli()}
+		f := store.Fields{"identity": c.Identities, "createdAt": c.CreatedAt.UnixMilli(), "updatedAt": c.UpdatedAt.UnixMilli()}
+		if c.LeadID != "" {
+			f["leadId"] = c.LeadID
+		}
+		if c.MergedInto == "" && c.DeletedAt == nil {
+			f["listed"], f["name"], f["word"] = "1", cut(strings.ToLower(c.Name)), words(c.Name, c.Email, c.Phone, c.Username)
+			if c.Email != "" {
+				f["email"] = c.Email
+			}
+		}
+		return f
 	},
 	Meta: func(c *Contact) *store.Meta { return &c.Meta },
 }
@@ -55,6 +70,13 @@ func Mail(addr string) string { return "mail:" + addr }
 
 // Has tells whether an identity is the contact's.
 func (c *Contact) Has(identity string) bool { return slices.Contains(c.Identities, identity) }
+
+// revive makes a contact that was deleted one of the client's people again; false if it is.
+func (c *Contact) revive() bool {
+	gone := c.DeletedAt != nil
+	c.DeletedAt = nil
+	return gone
+}
 
 // add gives a contact an identity; false if it had it.
 func (c *Contact) add(identity string) bool {

@@ -22,6 +22,7 @@ const (
 	ConversationUpdated = "conversation.updated"
 	LeadCreated         = "lead.created"
 	LeadUpdated         = "lead.updated"
+	LeadDeleted         = "lead.deleted"
 	AppointmentUpdated  = "appointment.updated"
 	CampaignProgress    = "campaign.progress"
 	JobUpdated          = "job.updated"

@@ -256,7 +256,7 @@ func crmData(d LeadData) crm.LeadData {
 // leadOf finds the lead of an event, or makes it if the event asks for that; nil where there is none.
 func (e *Engine) leadOf(ctx context.Context, tn *tenant.Tenant, ev *Event) (*crm.Lead, error) {
 	if ev.LeadID != "" {
-		l, err := crm.Leads.Get(ctx, tn.DB, ev.LeadID)
+		l, err := e.Book.LeadByID(ctx, tn, ev.LeadID)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, nil
 		}

@@ -55,7 +55,7 @@ func (e *Engine) course(ctx context.Context, tn *tenant.Tenant, run *Run) (*cour
 
 // subjectOf reads the lead and the contact of a run.
 func (e *Engine) subjectOf(ctx context.Context, tn *tenant.Tenant, run *Run) (*crm.Lead, *crm.Contact, error) {
-	lead, err := crm.Leads.Get(ctx, tn.DB, run.LeadID)
+	lead, err := e.Book.LeadByID(ctx, tn, run.LeadID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil, errLeadGone
 	}

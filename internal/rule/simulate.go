@@ -144,7 +144,7 @@ func (e *Engine) subject(ctx context.Context, tn *tenant.Tenant, t Trial) (*crm.
 	var lead *crm.Lead
 	var err error
 	if t.LeadID != "" {
-		lead, err = crm.Leads.Get(ctx, tn.DB, t.LeadID)
+		lead, err = e.Book.LeadByID(ctx, tn, t.LeadID)
 	} else {
 		phone, ok := crm.Phone(t.Phone, tn.Account().DefaultCountry)
 		if !ok {
