@@ -62,7 +62,9 @@ func TestClientsDoNotSeeEachOther(t *testing.T) {
 			switch {
 			case at != path:
 				things++
-				body := map[string]string{"updateRule": `{"name":"stolen"}`, "resumeRun": `{"variables":{"patientName":"x"}}`, "simulateRule": `{"leadId":"x"}`, "updateUser": `{"name":"stolen"}`}[op.OperationID]
+				body := map[string]string{"updateRule": `{"name":"stolen"}`, "resumeRun": `{"variables":{"patientName":"x"}}`, "simulateRule": `{"leadId":"x"}`,
+					"updateUser": `{"name":"stolen"}`, "updateLead": `{"name":"stolen"}`, "moveLead": `{"stage":"won"}`, "addLeadTags": `{"tags":["a"]}`, "removeLeadTags": `{"tags":["a"]}`, "addLeadNote": `{"text":"x"}`,
+				}[op.OperationID]
 				r := w.asB(method, at, body)
 				if r.StatusCode != http.StatusNotFound {
 					t.Errorf("%s %s: %d %s", method, at, r.StatusCode, r.body)
