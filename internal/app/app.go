@@ -22,8 +22,10 @@ import (
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/realtime"
 	"github.com/ecodrix/ecod/internal/rule"
+	"github.com/ecodrix/ecod/internal/smtp"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/store/sqlite"
 	"github.com/ecodrix/ecod/internal/tenant"
@@ -134,13 +136,20 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})
 	book := &crm.Book{Now: time.Now}
 	desk := &chat.Desk{Book: book, Graph: graph, Now: time.Now, Log: log.With("part", "chat")}
+	postbox := smtp.New(smtp.Config{AllowPrivate: cfg.AllowPrivate, CommandTimeout: 30 * time.Second, DataTimeout: 2 * time.Minute})
+	a.onClose("mail connections", func(context.Context) error { postbox.Close(); return nil })
+	office := &mail.Office{Book: book, SMTP: postbox, Now: time.Now, Log: log.With("part", "mail")}
 	messages := rule.Messages{Desk: desk}
 	a.Engine = &rule.Engine{
 		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate,
-		Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages},
+		Doers: map[string]rule.Doer{
+			rule.SendTemplate: messages, rule.SendText: messages,
+			rule.SendEmail: rule.Mails{Office: office},
+		},
 	}
 	desk.Settled = a.Engine.Settled
 	book.Raise = a.Engine.Raise
+	office.Settled = a.Engine.MailSettled
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
@@ -158,6 +167,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
 	book.Runner = a.Runner

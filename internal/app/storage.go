@@ -16,6 +16,7 @@ import (
 	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -30,6 +31,7 @@ var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys
 var tenantSchemas = append([]store.Schema{
 	chat.Conversations.Schema, chat.Messages.Schema, chat.EarlyStatuses.Schema, chat.Notes.Schema,
 	chat.Templates.Schema, chat.TemplateLists.Schema,
+	crm.Suppressions.Schema, mail.Letters.Schema,
 	news.Items.Schema,
 }, slices.Concat(crm.Schemas, rule.Schemas, auth.Schemas)...)
 

@@ -8,6 +8,7 @@ import (
 	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/store"
@@ -24,6 +25,7 @@ var retention = []struct {
 	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
+	{mail.Letters.Schema.Kind, "at", 90 * 24 * time.Hour},
 }
 
 // pruneMost bounds one pruning of one kind, so that no writer waits for it.

@@ -34,6 +34,7 @@ type Account struct {
 	AllowedOrigins []string  `json:"allowedOrigins,omitempty"`
 	APIKeys        []APIKey  `json:"apiKeys"`
 	DatabaseURL    string    `json:"databaseUrl,omitempty"` // sealed
+	LinkKey        string    `json:"linkKey,omitempty"`     // sealed; of the links in mails, for good
 	WhatsApp       *WhatsApp `json:"whatsapp,omitempty"`
 	SMTP           *SMTP     `json:"smtp,omitempty"`
 	Google         *Google   `json:"google,omitempty"`
@@ -184,7 +185,7 @@ func DatabaseName(code string) string { return "ecod_t_" + code }
 
 // sealed gives the places of an account's ciphertexts, by the field name they are bound to.
 func (a *Account) sealed() map[string]*string {
-	m := map[string]*string{"databaseUrl": &a.DatabaseURL}
+	m := map[string]*string{"databaseUrl": &a.DatabaseURL, linkKeyField: &a.LinkKey}
 	if w := a.WhatsApp; w != nil {
 		m["whatsapp.accessToken"], m["whatsapp.appSecret"], m["whatsapp.verifyToken"] = &w.AccessToken, &w.AppSecret, &w.VerifyToken
 	}
