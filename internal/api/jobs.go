@@ -63,6 +63,9 @@ type AdminJobView struct {
 	Errors  []JobErrorView `json:"errors" doc:"The last ten, oldest first."`
 }
 
+// ViewJob is a job as its client sees it, for live views.
+func ViewJob(j store.Job) JobView { return jobView(j) }
+
 func jobView(j store.Job) JobView {
 	v := JobView{
 		ID: j.ID, Type: j.Type, State: string(j.State), Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, RunAt: At(j.RunAt),

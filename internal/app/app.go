@@ -68,6 +68,7 @@ type App struct {
 	url      string
 	services store.DB
 	metrics  *metrics
+	jobNews  *jobNews
 	closers  []closer // run last to first
 }
 
@@ -132,6 +133,10 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	if err = a.Tenants.Load(ctx); err != nil {
 		return a, fmt.Errorf("read the clients: %w", err)
 	}
+
+	a.jobNews = newJobNews(a.Queue, a.Tenants, func(code string) { a.Hub.Poke(code) }, log.With("part", "job news"))
+	a.Queue = toldQueue{a.Queue, a.jobNews}
+	a.onClose("job news", a.jobNews.flush)
 
 	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})
 	book := &crm.Book{Now: time.Now}
@@ -332,6 +337,7 @@ func (a *App) Run(ctx context.Context) error {
 	start("clients", a.Tenants.Watch)
 	start("intake", a.Intake.Run)
 	start("jobs", a.Runner.Run)
+	start("job news", a.jobNews.run)
 	start("upkeep", a.upkeep)
 	start("http", func(ctx context.Context) error { return a.API.Serve(ctx, a.ln) })
 
