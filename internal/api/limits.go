@@ -37,7 +37,7 @@ type pace struct {
 func (b *buckets) take(key string, now time.Time, p pace) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := b.of(key, now, p)
+	l := b.of(key, p)
 	if l.AllowN(now, 1) {
 		return 0
 	}
@@ -48,22 +48,19 @@ func (b *buckets) take(key string, now time.Time, p pace) time.Duration {
 func (b *buckets) look(key string, now time.Time, p pace) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := b.of(key, now, p)
+	l := b.of(key, p)
 	if l.TokensAt(now) >= 1 {
 		return 0
 	}
 	return missing(l, now)
 }
 
-// of gives the key's bucket, at this pace from now on.
-func (b *buckets) of(key string, now time.Time, p pace) *rate.Limiter {
+// of gives the key's bucket: a new one if the pace is another than before.
+func (b *buckets) of(key string, p pace) *rate.Limiter {
 	l, ok := b.known.Get(key)
-	if !ok {
+	if !ok || l.Limit() != rate.Limit(p.per) || l.Burst() != p.burst {
 		l = rate.NewLimiter(rate.Limit(p.per), p.burst)
 		b.known.Add(key, l)
-	} else if l.Limit() != rate.Limit(p.per) || l.Burst() != p.burst {
-		l.SetLimitAt(now, rate.Limit(p.per))
-		l.SetBurstAt(now, p.burst)
 	}
 	return l
 }

@@ -44,6 +44,11 @@ func (c *client) listen(t *testing.T, transport string) *ear {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return hear(t, s)
+}
+
+// hear notes what a socket hears until the test ends.
+func hear(t *testing.T, s *sockettest.Client) *ear {
 	e := &ear{t: t, socket: s, gone: make(chan struct{})}
 	go func() {
 		defer close(e.gone)

@@ -191,8 +191,9 @@ func (p *Porter) standing(ctx context.Context, tn *tenant.Tenant, ids []string) 
 		users[u.ID] = u
 	}
 	out := map[string]bool{}
+	active := tn.Account().Status == tenant.Active
 	for _, s := range sessions {
-		if u := users[s.UserID]; u != nil && holds(tn.Account(), s, u, p.cfg.Now()) {
+		if u := users[s.UserID]; u != nil && active && holds(tn.Account(), s, u, p.cfg.Now()) {
 			out[s.ID] = true
 		}
 	}

@@ -249,6 +249,7 @@ func (p *Porter) Session(ctx context.Context, token string) (Stay, error) {
 		return Stay{}, err
 	}
 	if status != tenant.Active {
+		p.seen.Remove(sid) // resumed, it is over
 		return Stay{}, errSuspended()
 	}
 	p.seen.Add(sid, glance{stay, p.cfg.Now().Add(believed)})
@@ -304,9 +305,11 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// holds tells whether a session is still one: a password changed, a user disabled and a client suspended since end it.
+// holds tells whether a session is still one: a password changed and a user disabled since end it, and that the client was
+// suspended. While it is, sessions are told so.
 func holds(a *tenant.Account, s *Session, u *User, now time.Time) bool {
-	return !u.Disabled && s.Epoch == u.Epoch && s.ExpiresAt.After(now) && s.End().After(now) && s.CreatedAt.After(a.SuspendedAt)
+	return !u.Disabled && s.Epoch == u.Epoch && s.ExpiresAt.After(now) && s.End().After(now) &&
+		(s.CreatedAt.After(a.SuspendedAt) || a.Status == tenant.Suspended)
 }
 
 // Logout ends a session.
