@@ -62,7 +62,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	at := func(route string) *huma.Operation {
 		method, path, _ := strings.Cut(route, " ")
 		item := w.api.OpenAPI().Paths[path]
-		op := map[string]*huma.Operation{"POST": item.Post, "PATCH": item.Patch, "PUT": item.Put, "DELETE": item.Delete}[method]
+		op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PATCH": item.Patch, "PUT": item.Put, "DELETE": item.Delete}[method]
 		if op == nil {
 			t.Fatal(route)
 		}
@@ -87,6 +87,17 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	check(at("POST /api/jobs/retry"), w.asA("POST", "/api/jobs/retry", "{}"))
 	check(at("POST /api/whatsapp/deliveries/replay"), w.asA("POST", "/api/whatsapp/deliveries/replay", `{"ids":["`+ids["deliveries"]+`"]}`))
 	check(at("POST /api/whatsapp/deliveries/replay"), w.asB("POST", "/api/whatsapp/deliveries/replay", `{"ids":["`+ids["deliveries"]+`"]}`))
+	check(at("POST /api/whatsapp/messages"), w.asA("POST", "/api/whatsapp/messages", `{"conversationId":"`+ids["conversations"]+`","type":"text","text":"Hello"}`))
+	check(at("POST /api/whatsapp/messages"), w.asA("POST", "/api/whatsapp/messages", `{"to":"+12025550199","type":"text","text":{"body":"Hello"}}`))
+	check(at("POST /api/whatsapp/messages"), w.asA("POST", "/api/whatsapp/messages", `{"to":"+12025550199","type":"image","image":{}}`))
+	check(at("POST /api/whatsapp/conversations/{id}/read"), w.asA("POST", "/api/whatsapp/conversations/"+ids["conversations"]+"/read", ""))
+	check(at("POST /api/whatsapp/conversations/{id}/typing"), w.asA("POST", "/api/whatsapp/conversations/"+ids["conversations"]+"/typing", ""))
+	check(at("POST /api/whatsapp/conversations/{id}/assign"), w.asA("POST", "/api/whatsapp/conversations/"+ids["conversations"]+"/assign", `{"userId":"usr_1"}`))
+	check(at("POST /api/whatsapp/templates/sync"), w.asA("POST", "/api/whatsapp/templates/sync", ""))
+	check(at("POST /api/whatsapp/templates"), w.asA("POST", "/api/whatsapp/templates", `{"name":"bye","language":"en","category":"UTILITY","components":[{"type":"BODY","text":"Bye"}]}`))
+	check(at("GET /api/whatsapp/templates"), w.asA("GET", "/api/whatsapp/templates", ""))
+	check(at("DELETE /api/whatsapp/templates/{name}"), w.asA("DELETE", "/api/whatsapp/templates/bye", ""))
+	check(at("PUT /api/whatsapp/profile"), w.asA("PUT", "/api/whatsapp/profile", `{"about":"We mend teeth"}`))
 	check(at("DELETE /api/crm/automations/rules/{id}"), w.asA("DELETE", rulesPath+"/"+ids["rules"], ""))
 	if checked < 45 {
 		t.Fatalf("%d answers checked", checked)

@@ -32,6 +32,7 @@ func (w *town) lived() map[string]string {
 	}
 	m := w.until("the message is sorted", func() reply { return w.asA("GET", "/api/whatsapp/conversations", "") }, func(m map[string]any) bool { return len(items(m)) == 1 })
 	ids["conversations"] = str(items(m)[0], "id")
+	ids["messages"] = str(items(w.ok(w.asA("GET", "/api/whatsapp/conversations/"+ids["conversations"]+"/messages", ""), 200))[0], "id")
 	m = w.until("the delivery is settled", func() reply { return w.asA("GET", "/api/whatsapp/deliveries?state=settled", "") }, func(m map[string]any) bool { return len(items(m)) == 1 })
 	ids["deliveries"] = str(items(m)[0], "id")
 	return ids
@@ -62,7 +63,7 @@ func TestClientsDoNotSeeEachOther(t *testing.T) {
 			switch {
 			case at != path:
 				things++
-				body := map[string]string{"updateRule": `{"name":"stolen"}`, "resumeRun": `{"variables":{"patientName":"x"}}`, "simulateRule": `{"leadId":"x"}`,
+				body := map[string]string{"updateRule": `{"name":"stolen"}`, "resumeRun": `{"variables":{"patientName":"x"}}`, "simulateRule": `{"leadId":"x"}`, "assignConversation": `{"userId":"x"}`,
 					"updateUser": `{"name":"stolen"}`, "updateLead": `{"name":"stolen"}`, "moveLead": `{"stage":"won"}`, "addLeadTags": `{"tags":["a"]}`, "removeLeadTags": `{"tags":["a"]}`, "addLeadNote": `{"text":"x"}`,
 				}[op.OperationID]
 				r := w.asB(method, at, body)
@@ -71,6 +72,10 @@ func TestClientsDoNotSeeEachOther(t *testing.T) {
 				}
 				if strings.Contains(string(r.body), "hanesh") || strings.Contains(string(r.body), "8143963821") {
 					t.Errorf("%s %s tells of another client's data: %s", method, at, r.body)
+				}
+			case path == "/api/whatsapp/numbers": // Meta's own list
+				if m := w.ok(w.asB(method, at, ""), 200); len(items(m)) != 1 || items(m)[0]["id"] != numberOfB {
+					t.Errorf("%s %s lists another client's: %s", method, at, text(m))
 				}
 			case method == "GET":
 				lists++

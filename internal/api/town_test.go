@@ -90,10 +90,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	must(err)
 	ring, err := secret.ParseRing(secret.Generate("k1"))
 	must(err)
-	kinds := append([]store.Schema{
-		chat.Conversations.Schema, chat.Messages.Schema,
-		chat.EarlyStatuses.Schema, chat.Notes.Schema, news.Items.Schema,
-	}, slices.Concat(crm.Schemas, rule.Schemas, auth.Schemas)...)
+	kinds := append([]store.Schema{news.Items.Schema}, slices.Concat(chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
 	path := func(code string) string { return filepath.Join(w.dir, tenant.DatabaseName(code)+".db") }
 	w.tenants = tenant.NewRegistry(tenant.Config{
 		Services: services, Ring: ring, Now: time.Now, Log: log,
@@ -125,6 +122,10 @@ func newTown(t *testing.T, opts ...options) *town {
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend},
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase},
+		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose},
+		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync},
+		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
+		job.Type{Name: chat.TypingJob, Handle: desk.HandleTyping},
 	)
 	book.Runner = w.runner
 	intake := chat.NewIntake(chat.IntakeConfig{
@@ -154,7 +155,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	api.RegisterRules(w.api, w.engine)
 	api.RegisterRuns(w.api, w.engine, w.runner)
 	api.RegisterLeads(w.api, book)
-	api.RegisterConversations(w.api)
+	api.RegisterWhatsApp(w.api, desk, w.runner)
 	api.RegisterWebhook(w.api, api.MetaApp{AppSecret: appSecret, VerifyToken: verifyToken}, w.tenants, intake)
 	api.RegisterDeliveries(w.api, w.inbox)
 	api.RegisterJobs(w.api, w.queue, w.runner)

@@ -57,6 +57,7 @@ type App struct {
 	Queue   store.Queue
 	Inbox   store.Inbox
 	Intake  *chat.Intake
+	Desk    *chat.Desk
 	Engine  *rule.Engine
 	Door    *rule.Door
 	Porter  *auth.Porter
@@ -144,6 +145,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	postbox := smtp.New(smtp.Config{AllowPrivate: cfg.AllowPrivate, CommandTimeout: 30 * time.Second, DataTimeout: 2 * time.Minute})
 	a.onClose("mail connections", func(context.Context) error { postbox.Close(); return nil })
 	office := &mail.Office{Book: book, SMTP: postbox, Now: time.Now, Log: log.With("part", "mail")}
+	a.Desk = desk
 	messages := rule.Messages{Desk: desk}
 	a.Engine = &rule.Engine{
 		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate,
@@ -173,6 +175,10 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute},
+		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync, Timeout: 5 * time.Minute, MaxAttempts: 5},
+		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
+		job.Type{Name: chat.TypingJob, Handle: desk.HandleTyping, MaxAttempts: 1},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
 	book.Runner = a.Runner

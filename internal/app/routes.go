@@ -34,7 +34,7 @@ func (a *App) routes(book *crm.Book) {
 	api.RegisterWebhook(a.API, api.MetaApp{
 		AppSecret: secret.Text(a.Config.MetaAppSecret), VerifyToken: secret.Text(a.Config.MetaVerifyToken),
 	}, a.Tenants, a.Intake)
-	api.RegisterConversations(a.API)
+	api.RegisterWhatsApp(a.API, a.Desk, a.Runner)
 	api.RegisterDeliveries(a.API, replayable{a.Inbox, a.Intake})
 	api.RegisterJobs(a.API, a.Queue, a.Runner)
 }

@@ -29,11 +29,9 @@ import (
 var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema, auth.Failures.Schema}
 
 var tenantSchemas = append([]store.Schema{
-	chat.Conversations.Schema, chat.Messages.Schema, chat.EarlyStatuses.Schema, chat.Notes.Schema,
-	chat.Templates.Schema, chat.TemplateLists.Schema,
 	crm.Suppressions.Schema, mail.Letters.Schema,
 	news.Items.Schema,
-}, slices.Concat(crm.Schemas, rule.Schemas, auth.Schemas)...)
+}, slices.Concat(chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
 
 // TenantSchemas are the kinds of a client's database.
 func TenantSchemas() []store.Schema { return slices.Clone(tenantSchemas) }

@@ -12,6 +12,7 @@ import (
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
 )
 
 // retention is how long the records of a tenant's kinds that grow without end are kept, by an indexed time.
@@ -39,12 +40,32 @@ func (a *App) upkeep(ctx context.Context) error {
 		a.pruneServices(ctx, minute%60 == 0)
 		for _, code := range a.Tenants.Opened() {
 			a.pruneTenant(ctx, code)
+			a.syncTemplates(ctx, code)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// syncTemplates lets a client's templates be read from Meta, once a day and when its account is new.
+func (a *App) syncTemplates(ctx context.Context, code string) {
+	if a.Tenants.Status(code) != tenant.Active {
+		return
+	}
+	tn, release, ok := a.Tenants.Borrow(code)
+	if !ok {
+		return
+	}
+	defer release()
+	n, due, err := a.Desk.TemplateSyncDue(ctx, tn)
+	if err == nil && due {
+		_, err = a.Runner.Enqueue(ctx, n)
+	}
+	if err != nil && ctx.Err() == nil {
+		a.log.Error("a client's templates cannot be synced", "client", code, "error", err)
 	}
 }
 

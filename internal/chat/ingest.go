@@ -45,6 +45,9 @@ func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 			return d.preference(ctx, tn, dl, it)
 		case whatsapp.KindIdentity:
 			return d.identity(ctx, tn, dl, it)
+		case whatsapp.KindTemplateStatus, whatsapp.KindTemplateQuality, whatsapp.KindTemplateCategory, whatsapp.KindTemplateComponents:
+			next, err = d.templateEvent(ctx, tn, dl, it)
+			return err
 		}
 		return d.note(ctx, tn, dl, it)
 	})

@@ -72,7 +72,7 @@ func (d *Desk) author(ctx context.Context, tn *tenant.Tenant, it whatsapp.Item, 
 	if err != nil {
 		return nil, nil, err
 	}
-	switch word, by := optWord(m); word {
+	switch word, by := optWord(m, tn.Account().Settings); word {
 	case "out":
 		changed = c.OptOut(by, m.Timestamp) || changed
 	case "in":
@@ -113,8 +113,19 @@ func sharedPhone(m *whatsapp.Message, userID string) (waID, phone string) {
 	return "", ""
 }
 
-// optWord tells whether a message is a word that opts "out" or "in", and how it was said; "" if neither.
-func optWord(m *whatsapp.Message) (word, by string) {
+// optWord tells whether a message is a word that opts "out" or "in", the product's words or a client's own, and how it was
+// said; "" if neither.
+func optWord(m *whatsapp.Message, own *tenant.Settings) (word, by string) {
+	out, in := optOutWords, optInWords
+	if own != nil && own.OptOutWords != nil {
+		out = own.OptOutWords
+	}
+	if own != nil && own.OptInWords != nil {
+		in = own.OptInWords
+	}
+	is := func(words []string, t string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(strings.TrimSpace(w), t) })
+	}
 	var texts []string
 	switch {
 	case m.GroupID != "": // said to others too
@@ -127,11 +138,12 @@ func optWord(m *whatsapp.Message) (word, by string) {
 		texts, by = []string{m.Interactive.Button.Title, m.Interactive.Button.ID}, "button"
 	}
 	for _, t := range texts {
-		t = strings.ToUpper(strings.TrimSpace(t))
+		t = strings.TrimSpace(t)
 		switch {
-		case slices.Contains(optOutWords, t), by == "button" && t == stopButton:
+		case t == "":
+		case is(out, t), by == "button" && strings.EqualFold(t, stopButton):
 			return "out", by
-		case slices.Contains(optInWords, t):
+		case is(in, t):
 			return "in", by
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/crm"
-	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/store"
@@ -46,15 +45,17 @@ type Desk struct {
 type Outgoing struct {
 	Contact *crm.Contact
 	LeadID  string
-	From    string          // phone number id; "" is the client's first
-	Type    string          // "text", "template" …
-	Object  json.RawMessage // Graph's object of that type
-	Text    string          // what to show of it; of a template, its body is
-	Media   *Media          // its file, where it is ours
-	ReplyTo string          // wamid
-	Resend  bool            // once more, if the answer is lost and there is evidence that it was not sent
-	Origin  Origin
-	Seed    string // names the message: the same seed gives the same message
+	From    string // phone number id; "" is the client's first
+	// ConversationID is where it belongs, if not where the contact's messages belong: the contact was merged since.
+	ConversationID string
+	Type           string          // "text", "template" …
+	Object         json.RawMessage // Graph's object of that type
+	Text           string          // what to show of it; of a template, its body is
+	Media          *Media          // its file, where it is ours
+	ReplyTo        string          // wamid
+	Resend         bool            // once more, if the answer is lost and there is evidence that it was not sent
+	Origin         Origin
+	Seed           string // names the message: the same seed gives the same message
 }
 
 // Refusal is why a message cannot be planned, as the client is told.
@@ -80,7 +81,7 @@ func (d *Desk) Plan(ctx context.Context, tn *tenant.Tenant, o Outgoing) (*Messag
 	}
 	now := d.Now().UTC()
 	m := &Message{
-		ID: id.Derived("msg", tn.Code, "out", o.Seed), ConversationID: conversationID(tn.Code, from, o.Contact.ID), ContactID: o.Contact.ID,
+		ID: plannedID(tn.Code, o.Seed), ConversationID: cmp.Or(o.ConversationID, conversationID(tn.Code, from, o.Contact.ID)), ContactID: o.Contact.ID,
 		PhoneNumberID: from, Direction: Out, Type: o.Type, Media: o.Media, ReplyTo: o.ReplyTo, Status: Queued,
 		StatusAt: map[string]time.Time{Queued: now}, CreatedAt: now, Origin: o.Origin,
 	}
@@ -105,11 +106,11 @@ func (d *Desk) Plan(ctx context.Context, tn *tenant.Tenant, o Outgoing) (*Messag
 		ID: m.ConversationID, ContactID: o.Contact.ID, LeadID: o.LeadID, Phone: o.Contact.Phone, PhoneNumberID: from,
 		Name: o.Contact.Name, LastMessageAt: now, CreatedAt: now,
 	}
-	return m, []store.Write{
-		Conversations.Ensure(cv),
-		news.Write(now, news.MessageCreated, m.ID, "message", m.View()),
-		Messages.Ensure(m),
-	}, nil
+	writes := []store.Write{Conversations.Ensure(cv)}
+	if !m.reacts() {
+		writes = append(writes, news.Write(now, news.MessageCreated, m.ID, "message", m.View()))
+	}
+	return m, append(writes, Messages.Ensure(m)), nil
 }
 
 // from chooses the number to send from.

@@ -2,8 +2,10 @@ package chat
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/whatsapp"
@@ -32,8 +34,10 @@ var Conversations = store.Kind[Conversation]{
 		Kind: "conversations",
 		Fields: []store.Field{
 			{Name: "contactId", Type: store.Text}, {Name: "lastMessageAt", Type: store.Int}, {Name: "assigneeId", Type: store.Text},
+			{Name: "unread", Type: store.Text},            // "yes", where something is
+			{Name: "word", Type: store.Text, Multi: true}, // of name and phone number
 		},
-		Orders: [][]string{{"lastMessageAt"}, {"contactId"}, {"assigneeId", "lastMessageAt"}},
+		Orders: [][]string{{"lastMessageAt"}, {"contactId", "lastMessageAt"}, {"assigneeId", "lastMessageAt"}, {"unread", "lastMessageAt"}},
 	},
 	Key: func(c *Conversation) string { return c.ID },
 	Index: func(c *Conversation) store.Fields {
@@ -41,9 +45,22 @@ var Conversations = store.Kind[Conversation]{
 		if c.AssigneeID != "" {
 			f["assigneeId"] = c.AssigneeID
 		}
+		if c.Unread > 0 {
+			f["unread"] = "yes"
+		}
+		if ws := conversationWords(c); len(ws) > 0 {
+			f["word"] = ws
+		}
 		return f
 	},
 	Meta: func(c *Conversation) *store.Meta { return &c.Meta },
+}
+
+func conversationWords(c *Conversation) []string {
+	ws := crm.Words(c.Name + " " + c.Phone)
+	slices.Sort(ws)
+	ws = slices.Compact(ws)
+	return ws[:min(len(ws), 32)]
 }
 
 // conversationID is the id of the conversation of a contact with a number.
@@ -155,7 +172,10 @@ var Messages = store.Kind[Message]{
 	},
 	Key: func(m *Message) string { return m.ID },
 	Index: func(m *Message) store.Fields {
-		f := store.Fields{"conversationId": m.ConversationID, "at": m.CreatedAt.UnixMilli()}
+		f := store.Fields{"at": m.CreatedAt.UnixMilli()}
+		if !m.reacts() {
+			f["conversationId"] = m.ConversationID
+		}
 		if m.WAMID != "" {
 			f["wamid"] = wamidKey(m.PhoneNumberID, m.WAMID)
 		}
@@ -221,4 +241,9 @@ var Notes = store.Kind[Note]{
 	Key:   func(n *Note) string { return n.ID },
 	Index: func(n *Note) store.Fields { return store.Fields{"kind": n.Kind, "at": n.At.UnixMilli()} },
 	Meta:  func(n *Note) *store.Meta { return &n.Meta },
+}
+
+// Schemas are the kinds of this package, all of them in the clients' databases.
+var Schemas = []store.Schema{
+	Conversations.Schema, Messages.Schema, EarlyStatuses.Schema, Notes.Schema, Templates.Schema, TemplateLists.Schema,
 }

@@ -76,6 +76,10 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 	if err != nil || token == "" || w == nil {
 		return job.Result{}, job.Park("whatsapp.credential", errors.Join(errors.New("no usable access token"), err))
 	}
+	body, err := d.withFiles(ctx, tn, m)
+	if err != nil {
+		return d.unready(ctx, tn, j, m, err)
+	}
 	m, err = d.depart(ctx, tn, j, m, c)
 	switch {
 	case err != nil:
@@ -84,7 +88,7 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 		return d.done(tn, m), nil
 	}
 	m.Version++
-	res, err := d.Graph.SendRaw(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, m.Send.Body)
+	res, err := d.Graph.SendRaw(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, body)
 	return d.record(ctx, tn, j, m, res, err)
 }
 
@@ -124,10 +128,13 @@ func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.C
 	if err != nil {
 		return nil, err
 	}
-	if m.Origin.RunID != "" && c.OptedOutAt != nil {
+	if (m.Origin.RunID != "" || m.Type == "template") && c.OptedOutAt != nil {
 		return nil, &Refusal{"opted_out", "The contact asked for no more messages."}
 	}
-	return c, nil
+	if m.Type == "template" {
+		_, err = d.checkTemplate(ctx, tn, m.Content)
+	}
+	return c, err
 }
 
 // depart puts a message in flight, and its conversation up to it.
@@ -142,6 +149,9 @@ func (d *Desk) depart(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		}
 		now := d.Now().UTC()
 		m.Send.State, m.Send.Token, m.Send.At, m.Status = inFlight, j.Token, now, Sending
+		if m.reacts() {
+			return []store.Write{Messages.Update(m)}, nil
+		}
 		changed := cv.follow(c, m.CreatedAt, false)
 		writes := []store.Write{news.Write(now, news.ConversationUpdated, m.ID, "conversation", cv.View())}
 		if changed {
@@ -231,7 +241,12 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		if err != nil {
 			return nil, err
 		}
-		return append([]store.Write{news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View()), Messages.Update(m)}, waiting...), nil
+		writes, err := d.reacted(ctx, tn, m, now)
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View()), Messages.Update(m))
+		return append(writes, waiting...), nil
 	})
 	if err != nil {
 		return job.Result{}, err

@@ -44,6 +44,13 @@ func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 	if err != nil {
 		return nil, err
 	}
+	if !named && m.Send != nil && m.Send.State == accepted && m.Status != FailedSend {
+		on, err := d.reacted(ctx, tn, m, at(st.Timestamp, dl.ReceivedAt))
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, on...)
+	}
 	writes = append(writes, news.Write(at(st.Timestamp, dl.ReceivedAt), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View()), Messages.Update(m))
 	return nil, tn.DB.Commit(ctx, append(writes, waiting...)...)
 }
