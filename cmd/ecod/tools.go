@@ -128,15 +128,18 @@ func withRegistry(ctx context.Context, c *app.Config, f func(*app.Embedded, *ten
 	if err := c.Resolve(os.Getenv); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return err
+	}
+	keys, err := c.LoadKeys()
+	if err != nil {
+		return err
+	}
 	e, err := app.OpenEmbedded(ctx, c.DataDir)
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	keys, err := c.LoadKeys()
-	if err != nil {
-		return err
-	}
 	return f(e, e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil))
 }
 

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -190,7 +191,14 @@ func (c *Config) LoadKeys() (Keys, error) {
 	}
 	ring := c.SecretKeys
 	if ring == "" {
-		v, _, err := keep(filepath.Join(c.DataDir, "secret-keys"), func() string { return secret.Generate("k" + time.Now().UTC().Format("20060102")) })
+		file := filepath.Join(c.DataDir, "secret-keys")
+		if missing(file) && !missing(filepath.Join(c.DataDir, servicesFile)) {
+			return k, BadConfig{fmt.Sprintf("%s is gone, and without it no stored secret can be read: put it back from your backup, or set ECOD_SECRET_KEYS "+
+				"(to give the stored secrets up, make it anew with: echo k1:$(openssl rand -base64 32)).", file)}
+		}
+		v, _, err := keep(file, func() string {
+			return secret.Generate("k" + time.Now().UTC().Format("20060102") + "-" + strings.ToLower(rand.Text()[:6]))
+		})
 		if err != nil {
 			return k, err
 		}
@@ -201,6 +209,11 @@ func (c *Config) LoadKeys() (Keys, error) {
 		return k, BadConfig{fmt.Sprintf("The keys in %s cannot be read: %s.", filepath.Join(c.DataDir, "secret-keys"), err)}
 	}
 	return k, nil
+}
+
+func missing(path string) bool {
+	st, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist) || (err == nil && st.Size() == 0)
 }
 
 // keep reads a generated value from its file, making the file with mode 0600 if it is not there. It is there whole or

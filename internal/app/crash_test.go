@@ -398,6 +398,18 @@ func TestServeTwice(t *testing.T) {
 	if p.token != token {
 		t.Error("the admin token changed")
 	}
+	defer func() { // keys that are gone are not replaced by others in silence
+		p.end(t)
+		if err := os.Remove(filepath.Join(dir, "secret-keys")); err != nil {
+			t.Fatal(err)
+		}
+		again := exec.Command(bin, "serve")
+		again.Env = environ("ECOD_ADDR=127.0.0.1:0", "ECOD_DATA_DIR="+dir)
+		out, err := again.CombinedOutput()
+		if code := again.ProcessState.ExitCode(); code != 2 || !strings.Contains(string(out), "secret-keys is gone") {
+			t.Errorf("without keys: exit %d, %v: %s", code, err, out)
+		}
+	}()
 	c.call("GET", "/api/crm/leads", nil).want(200)
 	for _, secret := range []string{token, c.Key, c.Token, appSecret} {
 		if strings.Contains(p.log.String(), secret) {

@@ -365,6 +365,29 @@ func TestMetaRefuses(t *testing.T) {
 			t.Errorf("%d messages", n)
 		}
 	})
+	t.Run("limit on many", func(t *testing.T) { // the number rests, and one at a time finds out whether it is over
+		asked := func() (n int) {
+			for _, r := range meta.Requests() {
+				if strings.HasSuffix(r.Path, "/messages") {
+					n++
+				}
+			}
+			return n
+		}
+		before := asked()
+		meta.Next(3, whatsapptest.RateLimited(0))
+		var runs []string
+		for i := range 20 {
+			runs = append(runs, c.tell(fmt.Sprintf("9181439640%02d", i)))
+		}
+		for _, run := range runs {
+			c.run(run, "done")
+		}
+		// 40 messages; those that were on their way when the first was refused could not know
+		if n := asked() - before; n > 40+16 {
+			t.Errorf("%d calls for 40 messages", n)
+		}
+	})
 	t.Run("unavailable", func(t *testing.T) {
 		sent := len(meta.Accepted())
 		meta.Next(1, whatsapptest.Unavailable())
@@ -403,7 +426,7 @@ func TestMetaRefuses(t *testing.T) {
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		sent := len(meta.Accepted())
-		meta.Next(1, whatsapptest.RateLimited(time.Hour))
+		meta.Next(1, whatsapptest.Unavailable())
 		run := c.tell("918143963826")
 		j := c.jobOf(run, "scheduled")
 		c.call("POST", "/api/jobs/"+j.get("id").(string)+"/cancel", nil).want(200)

@@ -36,6 +36,8 @@ var tenantSchemas = append([]store.Schema{
 // TenantSchemas are the kinds of a client's database.
 func TenantSchemas() []store.Schema { return slices.Clone(tenantSchemas) }
 
+const servicesFile = "ecod_services.db"
+
 // Embedded is the embedded storage of a data folder.
 type Embedded struct {
 	Dir      string
@@ -48,7 +50,7 @@ func OpenEmbedded(ctx context.Context, dir string) (*Embedded, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "tenants"), 0o700); err != nil {
 		return nil, err
 	}
-	db, err := sqlite.Open(ctx, filepath.Join(dir, "ecod_services.db"), servicesSchemas)
+	db, err := sqlite.Open(ctx, filepath.Join(dir, servicesFile), servicesSchemas)
 	if err != nil {
 		return nil, err
 	}

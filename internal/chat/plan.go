@@ -39,6 +39,7 @@ type Desk struct {
 	MediaHandle func(ctx context.Context, tn *tenant.Tenant, mediaID, phoneNumberID string) (metaID string, err error)
 
 	turns turns
+	rests rests
 }
 
 // Outgoing asks for a message.

@@ -80,7 +80,17 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 	if err != nil {
 		return d.unready(ctx, tn, j, m, err)
 	}
+	keys := restKeys(tn.Code, m.PhoneNumberID)
+	if d.rests.wait(d.Now(), tokenKey(tn.Code, w.AccessToken)) > 0 {
+		return job.Result{}, job.Park("whatsapp.credential", errors.New("the token was refused a moment ago"))
+	}
+	if wait := d.rests.wait(d.Now(), keys...); wait > 0 {
+		return job.Result{}, d.putOff(j, m, wait)
+	}
 	m, err = d.depart(ctx, tn, j, m, c)
+	if err != nil || m.Send.State != inFlight {
+		d.rests.pass(keys...)
+	}
 	switch {
 	case err != nil:
 		return job.Result{}, err
@@ -165,7 +175,9 @@ func (d *Desk) depart(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, res whatsapp.SendResult, err error) (job.Result, error) {
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
+	keys, token := restKeys(tn.Code, m.PhoneNumberID), tokenKey(tn.Code, tokenOf(tn))
 	if err == nil {
+		d.rests.over(append(keys, token)...)
 		return d.accept(rctx, tn, j, m, res)
 	}
 	var api *whatsapp.APIError
@@ -174,16 +186,23 @@ func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 	}
 	failed := &Error{Code: codeOf(api), Title: api.Class.Meaning, Detail: api.Details}
 	late := d.Now().Sub(m.CreatedAt) > sendPatience
+	if api.Outcome != whatsapp.Limited {
+		d.rests.pass(append(keys, token)...) // it says nothing of the others
+	}
 	switch {
 	case api.Ambiguous():
 		return d.unanswered(rctx, tn, j, m, err)
 	case api.Scope() == whatsapp.ScopeAccount && !api.Temporary():
 		// not this message's fault: it waits for a new token, and releases the lane of no other
+		d.rests.limited(token, d.Now(), deadToken)
 		return d.putBack(rctx, tn, j, m, job.Park("whatsapp.credential", err))
 	case api.Outcome == whatsapp.Limited && !late:
 		wait := api.RetryAfter()
 		if api.Scope() == whatsapp.ScopePair {
 			wait = max(wait, whatsapp.PairDelay(j.Starts-1))
+			d.rests.over(keys...)
+		} else if key := scopeKey(api.Scope(), tn.Code, m.PhoneNumberID); key != "" {
+			wait = d.rests.limited(key, d.Now(), wait)
 		}
 		return d.putBack(rctx, tn, j, m, job.Snooze(max(wait, time.Second), "whatsapp.limited", err))
 	case api.Temporary() && !job.LastAttempt(j) && !late:
@@ -191,6 +210,29 @@ func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 	default:
 		return d.refuse(rctx, tn, j, m, failed, err)
 	}
+}
+
+// restKeys are what a message's call depends on.
+func restKeys(code, phoneNumberID string) []string {
+	return []string{scopeKey(whatsapp.ScopeNumber, code, phoneNumberID), scopeKey(whatsapp.ScopeAccount, code, "")}
+}
+
+// tokenKey names a client's token by its ciphertext: a new one is another.
+func tokenKey(code, sealedToken string) string { return code + "|token|" + sealedToken }
+
+func tokenOf(tn *tenant.Tenant) string {
+	if w := tn.Account().WhatsApp; w != nil {
+		return w.AccessToken
+	}
+	return ""
+}
+
+// putOff is the verdict on a message whose number, account or token rests.
+func (d *Desk) putOff(j store.Job, m *Message, wait time.Duration) error {
+	if d.Now().Sub(m.CreatedAt) > sendPatience {
+		return job.Retry(wait, "whatsapp.limited", errors.New("the number rests, and the message waits for long"))
+	}
+	return job.Snooze(wait, "whatsapp.limited", errors.New("the number, the account or the token rests"))
 }
 
 func codeOf(e *whatsapp.APIError) string {
