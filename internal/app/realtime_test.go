@@ -335,11 +335,13 @@ func TestRealtimeOfficialClient(t *testing.T) {
 	for _, c := range []*client{a, b} {
 		c.call("POST", "/api/crm/automations/rules", helloRule()).want(201)
 	}
+	e.admin("POST", "/api/clients/"+a.Code+"/users", map[string]any{"email": "ana@example.com", "password": goodPassword, "role": "agent", "name": "Ana"}).want(201)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "--test", "--test-reporter=spec", filepath.Join("testdata", "realtime.test.mjs"))
 	cmd.Env = append(os.Environ(), "SERVER_URL="+e.url, "CLIENT_MODULE="+filepath.Join(dir, "package.json"),
-		"CLIENT_CODE="+a.Code, "CLIENT_KEY="+a.Key, "OTHER_CODE="+b.Code, "OTHER_KEY="+b.Key)
+		"CLIENT_CODE="+a.Code, "CLIENT_KEY="+a.Key, "OTHER_CODE="+b.Code, "OTHER_KEY="+b.Key,
+		"USER_EMAIL=ana@example.com", "USER_PASSWORD="+goodPassword)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "fail 0") {
 		t.Fatalf("%v\n%s", err, out)

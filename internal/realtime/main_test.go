@@ -90,7 +90,10 @@ func (d *slyDB) Find(ctx context.Context, q store.Query) ([]store.Record, error)
 // newest tells the query by which a socket that is let in learns where it stands.
 func newest(q store.Query) bool { return q.Desc && q.Limit == 1 }
 
-func newHall(t *testing.T) *hall {
+func newHall(t *testing.T) *hall { return newHallOf(t, nil) }
+
+// newHallOf is newHall with these conversations; nil: one of each client.
+func newHallOf(t *testing.T, known func(id string) bool) *hall {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	h := &hall{T: t, ctx: ctx, keys: map[string]string{}, log: &lockedBuffer{}, dbs: map[string]*slyDB{}}
@@ -124,7 +127,7 @@ func newHall(t *testing.T) *hall {
 	h.hub = realtime.New(realtime.Config{
 		Tenants: h.tenants, Porter: h.porter, Log: log, MaxSocketsPerClient: mostSockets,
 		Conversation: func(_ context.Context, tn *tenant.Tenant, id string) (bool, error) {
-			return id == "cnv_of_"+tn.Code, nil
+			return id == "cnv_of_"+tn.Code || (known != nil && known(id)), nil
 		},
 	})
 	mux := http.NewServeMux()

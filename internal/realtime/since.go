@@ -61,7 +61,7 @@ func (h *Hub) since(ctx context.Context, code string, args []json.RawMessage, ac
 }
 
 func (h *Hub) fillSince(ctx context.Context, tn *tenant.Tenant, seq int64, answer *sinceAnswer) error {
-	items, err := after(ctx, tn, seq, sinceMost)
+	items, more, err := some(ctx, tn, seq)
 	if err != nil {
 		return err
 	}
@@ -78,18 +78,37 @@ func (h *Hub) fillSince(ctx context.Context, tn *tenant.Tenant, seq int64, answe
 		answer.Seq, answer.Reset = now, true
 		return nil
 	}
-	answer.Seq, answer.More = seq, len(items) == sinceMost
-	size := 0
+	answer.Seq, answer.More = seq, more
 	for _, i := range items {
-		for _, resource := range i.Data {
-			size += len(resource)
-		}
-		if size > sinceBytes && len(answer.Items) > 0 {
-			answer.More = true
-			break
-		}
 		answer.Items = append(answer.Items, saidEvent{i.Event, say(i)})
 		answer.Seq = i.Seq
 	}
 	return nil
+}
+
+// some reads what comes after a number, as much as one answer holds, and whether there may be more. It reads few items
+// first: they may be large.
+func some(ctx context.Context, tn *tenant.Tenant, seq int64) (items []*news.Item, more bool, err error) {
+	size := 0
+	for page := 8; len(items) < sinceMost; page *= 2 {
+		page = min(page, sinceMost-len(items))
+		next, err := after(ctx, tn, seq, page)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, i := range next {
+			for _, resource := range i.Data {
+				size += len(resource)
+			}
+			if size > sinceBytes && len(items) > 0 {
+				return items, true, nil
+			}
+			items = append(items, i)
+			seq = i.Seq
+		}
+		if len(next) < page {
+			return items, false, nil
+		}
+	}
+	return items, true, nil
 }

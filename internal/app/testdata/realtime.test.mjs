@@ -96,3 +96,67 @@ test("a wrong key is refused, and told so", async () => {
     assert.equal(error.data?.code, "unauthenticated");
   }
 });
+
+async function call(path, body, headers) {
+  const answer = await fetch(url + path, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: body && JSON.stringify(body) });
+  return { status: answer.status, body: await answer.json() };
+}
+
+const asClient = (auth) => ({ "x-api-key": auth.apiKey, "x-client-code": auth.clientCode });
+const login = () => call("/api/sessions", { clientCode: mine.clientCode, email: process.env.USER_EMAIL, password: process.env.USER_PASSWORD }, {});
+
+test("a session's token and a socket token let in; what they are not for, they do not do", async () => {
+  const session = await login();
+  assert.equal(session.status, 201);
+  const ticket = await call("/api/realtime/tokens", undefined, asClient(mine));
+  assert.equal(ticket.status, 201);
+  const other = connect(theirs);
+  const sockets = [session.body.token, ticket.body.token].map((token) => connect({ token }));
+  await Promise.all([...sockets, other].map(connected));
+  const { leadId } = await tell(mine, "918143960003");
+  for (const socket of sockets) await until("it hears its client's", () => socket.heard.some((h) => h.data.lead?.id === leadId));
+  assert.deepEqual(other.heard, []);
+  const rest = await fetch(`${url}/api/crm/leads`, { headers: { authorization: `Bearer ${ticket.body.token}` } });
+  assert.equal(rest.status, 401);
+  for (const token of ["x", `${ticket.body.token}x`, mine.apiKey]) {
+    const error = await connected(connect({ token }, { reconnection: false })).then(() => assert.fail("it was let in"), (e) => e);
+    assert.equal(error.data?.code, "unauthenticated");
+  }
+});
+
+test("the end of a session is the end of its sockets", async () => {
+  const { body } = await login();
+  const socket = connect({ token: body.token });
+  await connected(socket);
+  const reason = new Promise((resolve) => socket.once("disconnect", resolve));
+  const out = await fetch(`${url}/api/sessions/current`, { method: "DELETE", headers: { authorization: `Bearer ${body.token}` } });
+  assert.equal(out.status, 204);
+  const late = new Promise((_, reject) => setTimeout(() => reject(new Error("it stays")), 5000).unref());
+  assert.equal(await Promise.race([reason, late]), "io server disconnect");
+});
+
+test("typing and presence in a conversation of its own client", async () => {
+  const { body } = await login();
+  const ana = connect({ token: body.token }), key = connect(mine), foreign = connect(theirs);
+  await Promise.all([ana, key, foreign].map(connected));
+  await tell(mine, "918143960004");
+  const list = await fetch(`${url}/api/whatsapp/conversations`, { headers: asClient(mine) });
+  const conversationId = (await list.json()).items[0].id;
+  const refused = await foreign.emitWithAck("subscribe", { conversationId });
+  assert.deepEqual(refused, { ok: false, error: "conversation.not_found" });
+  for (const socket of [ana, key]) assert.equal((await socket.emitWithAck("subscribe", { conversationId })).ok, true);
+  await until("both are here", () => told(ana, "presence", (d) => d.here.length === 2 && d.here.some((p) => p.name === "Ana")));
+  assert.equal((await ana.emitWithAck("typing", { conversationId })).ok, true);
+  await until("the other hears who types", () => told(key, "typing", (d) => d.by.name === "Ana" && d.typing && d.conversationId === conversationId));
+  assert.ok(!told(ana, "typing", () => true));
+  key.disconnect();
+  await until("one is left", () => ana.heard.at(-1).event === "presence" && ana.heard.at(-1).data.here.length === 1);
+  assert.ok(!told(foreign, "presence", () => true));
+});
+
+test("hears how jobs end", async () => {
+  const socket = connect(mine);
+  await connected(socket);
+  const { runs } = await tell(mine, "918143960005");
+  await until("the sending job has ended", () => told(socket, "job.updated", (d) => d.job.causation.runId === runs[0].runId && d.job.state === "succeeded"));
+});
