@@ -71,7 +71,9 @@ func unknownVariables(environ []string) error {
 	var known []string
 	t := reflect.TypeFor[app.Config]()
 	for i := range t.NumField() {
-		known = append(known, t.Field(i).Tag.Get("env"))
+		if env := t.Field(i).Tag.Get("env"); env != "" {
+			known = append(known, env)
+		}
 	}
 	var bad app.BadConfig
 	for _, kv := range environ {

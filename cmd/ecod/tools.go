@@ -54,6 +54,9 @@ func (c *configCmd) Run() error {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		name := f.Tag.Get("env")
+		if name == "" {
+			continue
+		}
 		value, source := fmt.Sprint(v.Field(i)), "default"
 		switch set, ok := os.LookupEnv(name); {
 		case ok && set == fmt.Sprint(g.Field(i)):

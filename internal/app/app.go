@@ -23,6 +23,7 @@ import (
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/mail"
+	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/realtime"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/smtp"
@@ -62,6 +63,7 @@ type App struct {
 	Door    *rule.Door
 	Porter  *auth.Porter
 	Hub     *realtime.Hub
+	Media   *media.Archive
 	API     *api.API
 
 	log      *slog.Logger
@@ -161,6 +163,12 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
 	})
+	if a.Media, err = openMedia(cfg, log.With("part", "media")); err != nil {
+		return a, err
+	}
+	storage.OnDrop = a.eraseMedia
+	desk.MediaKnown, desk.MediaHandle = a.Media.Known, a.Media.Handle
+	desk.Arrived = arrived(a.Media.Arrived)
 	a.Runner = job.NewRunner(job.Config{
 		Queue: a.Queue, Wake: storage.Queue.Wake(), Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency,
 		Poll: time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
@@ -169,7 +177,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.ResumeJob, Handle: a.Engine.HandleResume, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 45 * time.Second, Base: 5 * time.Second, Cap: 30 * time.Minute, Abandoned: desk.Abandoned},
+		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 5 * time.Minute, // a file may have to be handed over first
+			Base: 5 * time.Second, Cap: 30 * time.Minute, Abandoned: desk.Abandoned},
 		job.Type{Name: chat.WithdrawJob, Handle: desk.HandleWithdraw, MaxAttempts: 20},
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
@@ -179,6 +188,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync, Timeout: 5 * time.Minute, MaxAttempts: 5},
 		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
 		job.Type{Name: chat.TypingJob, Handle: desk.HandleTyping, MaxAttempts: 1},
+		job.Type{Name: media.FetchJob, Handle: a.Media.HandleFetch, Timeout: media.FetchTime, Base: time.Second, Cap: time.Minute, MaxAttempts: 5, Abandoned: a.Media.Abandoned},
+		job.Type{Name: media.MissJob, Handle: a.Media.HandleMiss, MaxAttempts: 20},
+		job.Type{Name: media.RemoveJob, Handle: a.Media.HandleRemove, MaxAttempts: 20},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
 	book.Runner = a.Runner

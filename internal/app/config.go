@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/s3"
 	"github.com/ecodrix/ecod/internal/secret"
 )
 
@@ -31,7 +32,7 @@ type Config struct {
 	MetaAppSecret      string   `env:"ECOD_META_APP_SECRET" secret:"" help:"App secret of the operator's own Meta app."`
 	MetaVerifyToken    string   `env:"ECOD_META_VERIFY_TOKEN" secret:"" help:"Webhook verify token of the operator's own Meta app."`
 	GoogleURL          string   `env:"ECOD_GOOGLE_URL" help:"Base for Calendar and token endpoints when not Google's own."`
-	MediaURL           string   `env:"ECOD_MEDIA_URL" help:"file:// folder or s3://bucket?endpoint=…&region=…. Default: file://<data>/media."`
+	MediaURL           string   `env:"ECOD_MEDIA_URL" help:"file:// folder or s3://bucket?endpoint=…&region=…, with its keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Default: file://<data>/media."`
 	RedisURL           string   `env:"ECOD_REDIS_URL" secret:"" help:"Several nodes: live updates and wake-ups through Redis."`
 	WorkerConcurrency  int      `env:"ECOD_WORKER_CONCURRENCY" default:"16" help:"Jobs at once in this process."`
 	WorkerPollInterval Duration `env:"ECOD_WORKER_POLL_INTERVAL" default:"5s" help:"The safety poll of the job queue; a job never waits for it."`
@@ -39,6 +40,8 @@ type Config struct {
 	AllowPrivate       bool     `env:"ECOD_ALLOW_PRIVATE_NETWORKS" name:"allow-private-networks" help:"Let clients name addresses on private networks."`
 	LogFormat          string   `env:"ECOD_LOG_FORMAT" help:"text or json. Default: text on a terminal, else json."`
 	LogLevel           string   `env:"ECOD_LOG_LEVEL" default:"info" help:"debug, info, warn or error."`
+
+	bucket s3.Config // of MediaURL
 }
 
 // Duration is a time.Duration that also reads days: "7d".
@@ -118,6 +121,9 @@ func (c *Config) Resolve(getenv func(string) string) error {
 	}
 	if u, err := url.Parse(c.MetaURL); err != nil || u.Host == "" || (u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
 		refuse("ECOD_META_URL must be an https:// address (http:// only on loopback).")
+	}
+	if err := c.resolveMedia(getenv); err != nil {
+		refuse("%s.", err)
 	}
 	if c.RedisURL != "" {
 		refuse("ECOD_REDIS_URL: this build runs as one node yet; leave it empty.")

@@ -19,6 +19,7 @@ import (
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/mail"
+	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/smtp/smtptest"
@@ -44,6 +45,9 @@ type world struct {
 	office *mail.Office
 	engine *rule.Engine
 	ring   *secret.Ring
+
+	archive *media.Archive
+	shelf   string // its folder
 }
 
 // switchDB lets a test put a cutter into an open database.
@@ -103,6 +107,7 @@ func newWorld(t *testing.T) *world {
 	book := &crm.Book{Now: clock}
 	w.desk = &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Now: clock, Log: log}
 	w.mailing(reg, book, clock)
+	w.storing(clock)
 	messages := rule.Messages{Desk: w.desk}
 	w.engine = &rule.Engine{Book: book, Now: clock, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
 	w.desk.Settled = w.engine.Settled
@@ -609,6 +614,77 @@ func TestFaultCut(t *testing.T) {
 			do:     func(w *world) step { return run(w.office.HandleSend, w.letterJob()) },
 			ignore: []string{"statusAt", "state", "token", "error"},
 			skip:   []string{"suppressions"}, // lost in between, its bounce is not known
+		},
+		{
+			name:    "media.fetch",
+			prepare: func(w *world) { w.picture("wamid.pic") },
+			do:      func(w *world) step { return run(w.archive.HandleFetch, w.fetchJob()) },
+			expect: func(w *world) {
+				m := w.firstMessage()
+				if m.Media.Status != "stored" || len(blobsIn(w.t, w.shelf)) != 2 {
+					w.t.Errorf("media %+v, blobs %v", m.Media, blobsIn(w.t, w.shelf))
+				}
+			},
+			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
+		},
+		{
+			name: "media.fetch of content that is there",
+			prepare: func(w *world) {
+				w.picture("wamid.pic")
+				_, err := w.archive.HandleFetch(context.Background(), w.tn, w.fetchJob())
+				w.must(err)
+				w.picture("wamid.second")
+			},
+			do: func(w *world) step { return run(w.archive.HandleFetch, w.fetchJob()) },
+			expect: func(w *world) {
+				if b := blobsIn(w.t, w.shelf); len(b) != 2 {
+					w.t.Errorf("blobs %v", b)
+				}
+			},
+			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
+		},
+		{
+			name: "media.fetch that fails for good",
+			prepare: func(w *world) {
+				w.picture("wamid.pic")
+				w.meta.When(-1, isDownload, whatsapptest.Answer(200, "image/png", "other bytes"))
+			},
+			do: func(w *world) step {
+				j := w.fetchJob()
+				j.Attempt, j.MaxAttempts = 4, 5
+				return run(w.archive.HandleFetch, j)
+			},
+			expect: func(w *world) {
+				if m := w.firstMessage(); m.Media.Status != "failed" || len(blobsIn(w.t, w.shelf)) != 0 {
+					w.t.Errorf("media %+v", m.Media)
+				}
+			},
+			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
+		},
+		{
+			name:    "media.miss",
+			prepare: func(w *world) { w.picture("wamid.pic") },
+			do: func(w *world) step {
+				return run(w.archive.HandleMiss, store.Job{Type: media.MissJob, Tenant: "ACME", Payload: w.archive.Abandoned(w.fetchJob())[0].Payload})
+			},
+			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
+		},
+		{
+			name: "media.remove",
+			prepare: func(w *world) {
+				w.picture("wamid.pic")
+				_, err := w.archive.HandleFetch(context.Background(), w.tn, w.fetchJob())
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return run(w.archive.HandleRemove, store.Job{Type: media.RemoveJob, Tenant: "ACME", Payload: payload(map[string]string{"mediaId": w.firstMessage().Media.ID})})
+			},
+			expect: func(w *world) {
+				if b := blobsIn(w.t, w.shelf); len(b) != 0 {
+					w.t.Errorf("blobs %v", b)
+				}
+			},
+			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -19,6 +19,11 @@ import (
 
 const appSecret = "test-app-secret"
 
+// The keys of the fake bucket, in the engine's environment.
+const awsKeyID, awsSecret = "test-access-key", "test-secret-of-the-bucket"
+
+var awsKeys = map[string]string{"AWS_ACCESS_KEY_ID": awsKeyID, "AWS_SECRET_ACCESS_KEY": awsSecret}
+
 // engine is a running engine with a fake Meta, spoken to over HTTP as everybody does.
 type engine struct {
 	t     *testing.T
@@ -63,7 +68,7 @@ func start(t *testing.T, dir string, meta *whatsapptest.Server, tweak ...func(*a
 	for _, f := range tweak {
 		f(&cfg)
 	}
-	if err := cfg.Resolve(func(string) string { return "" }); err != nil {
+	if err := cfg.Resolve(func(name string) string { return awsKeys[name] }); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -36,7 +36,6 @@ var plan = map[string][]string{
 	"internal/google/googletest": {},
 	"internal/s3":                {"internal/secret"},
 	"internal/s3/s3test":         {},
-	"internal/media":             {"internal/fault", "internal/s3", "internal/secret", "internal/store"},
 
 	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
 	"internal/auth":   {"internal/fault", "internal/id", "internal/secret", "internal/store", "internal/tenant"},
@@ -49,7 +48,9 @@ var plan = map[string][]string{
 	"internal/rule": {"internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/mail", "internal/news", "internal/secret",
 		"internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/realtime": {"internal/auth", "internal/fault", "internal/news", "internal/socketio", "internal/store", "internal/tenant"},
-	"internal/api": {"internal/auth", "internal/chat", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/rule",
+	"internal/media": {"internal/chat", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/s3", "internal/secret",
+		"internal/store", "internal/tenant", "internal/whatsapp"},
+	"internal/api": {"internal/auth", "internal/chat", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/media", "internal/news", "internal/rule",
 		"internal/secret", "internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/web":     {},
 	"internal/sandbox": {"internal/whatsapp", "internal/whatsapp/whatsapptest", "internal/secret"},

@@ -35,6 +35,7 @@ func (a *App) routes(book *crm.Book) {
 		AppSecret: secret.Text(a.Config.MetaAppSecret), VerifyToken: secret.Text(a.Config.MetaVerifyToken),
 	}, a.Tenants, a.Intake)
 	api.RegisterWhatsApp(a.API, a.Desk, a.Runner)
+	api.RegisterMedia(a.API, a.Media, a.Runner)
 	api.RegisterDeliveries(a.API, replayable{a.Inbox, a.Intake})
 	api.RegisterJobs(a.API, a.Queue, a.Runner)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/mail"
+	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -30,6 +31,7 @@ var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys
 
 var tenantSchemas = append([]store.Schema{
 	crm.Suppressions.Schema, mail.Letters.Schema,
+	media.Files.Schema,
 	news.Items.Schema,
 }, slices.Concat(chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
 
@@ -43,6 +45,8 @@ type Embedded struct {
 	Dir      string
 	Services *sqlite.DB
 	Queue    *sqlite.Queue
+	// OnDrop erases what a client has beside its database, before that; nil: nothing.
+	OnDrop func(ctx context.Context, code string) error
 }
 
 // OpenEmbedded opens the services database of a data folder, making the folder if need be.
@@ -77,7 +81,12 @@ func (e *Embedded) OpenDB(ctx context.Context, a *tenant.Account) (store.DB, err
 }
 
 // DropDB deletes a client's database file.
-func (e *Embedded) DropDB(_ context.Context, code string) error {
+func (e *Embedded) DropDB(ctx context.Context, code string) error {
+	if e.OnDrop != nil {
+		if err := e.OnDrop(ctx, code); err != nil {
+			return err
+		}
+	}
 	for _, suffix := range []string{"-wal", "-shm", ""} { // the file itself last: while it stands, the work is not done
 		if err := os.Remove(e.path(code) + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -82,6 +82,9 @@ func (a *App) pruneServices(ctx context.Context, hourly bool) {
 	if !hourly {
 		return
 	}
+	if err := a.Media.Sweep(); err != nil {
+		a.log.Error("half-written media cannot be deleted", "error", err)
+	}
 	if err := a.Inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {
 		a.log.Error("old webhooks cannot be deleted", "error", err)
 	}
@@ -93,6 +96,9 @@ func (a *App) pruneTenant(ctx context.Context, code string) {
 		return
 	}
 	defer release()
+	if err := a.pruneMedia(ctx, tn); err != nil && ctx.Err() == nil {
+		a.log.Error("abandoned uploads cannot be removed", "client", code, "error", err)
+	}
 	for _, r := range retention {
 		before := time.Now().Add(-r.keep).UnixMilli()
 		recs, err := tn.DB.Find(ctx, store.Query{Kind: r.kind, Where: []store.Term{store.Where(r.field, store.Lt, before)}, Order: r.field, Limit: pruneMost})

@@ -19,7 +19,7 @@ func guarded(allowPrivate bool) func(ctx context.Context, network, address strin
 	if !allowPrivate {
 		d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)
-			if err != nil || !isPublic(ap.Addr()) || !slices.Contains(mailPorts, int(ap.Port())) {
+			if err != nil || !IsPublic(ap.Addr()) || !slices.Contains(mailPorts, int(ap.Port())) {
 				return ErrForbidden
 			}
 			return nil
@@ -59,9 +59,9 @@ func prefixes(list ...string) (out []netip.Prefix) {
 
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// isPublic tells an address of the open internet from one of ours, of the
+// IsPublic tells an address of the open internet from one of ours, of the
 // machine's neighbours, or of nobody. IPv4 addresses inside IPv6 count as what they carry.
-func isPublic(a netip.Addr) bool {
+func IsPublic(a netip.Addr) bool {
 	a = a.WithZone("").Unmap()
 	if nat64.Contains(a) {
 		b := a.As16()

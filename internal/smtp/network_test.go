@@ -12,7 +12,7 @@ import (
 func TestIsPublic(t *testing.T) {
 	for _, s := range strings.Fields(`8.8.8.8 142.250.1.1 172.15.0.1 172.32.0.1 100.63.0.1 100.128.0.1 2001:4860:4860::8888 2a00:1450::1
 		::ffff:8.8.8.8 64:ff9b::808:808`) {
-		if !isPublic(netip.MustParseAddr(s)) {
+		if !IsPublic(netip.MustParseAddr(s)) {
 			t.Errorf("%s is refused", s)
 		}
 	}
@@ -20,7 +20,7 @@ func TestIsPublic(t *testing.T) {
 		100.64.0.1 100.127.255.255 192.0.0.1 192.0.0.170 192.0.2.1 198.18.0.1 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255
 		:: ::1 ::7f00:1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:100.64.0.1 fe80::1 fe80::1%eth0 fc00::1 fd12:3456::1 fec0::1 ff02::1 ff0e::1
 		2001::1 2001:db8::1 2002:7f00:1:: 64:ff9b::7f00:1 64:ff9b::a00:1 64:ff9b:1::1 100::1 3fff::1 5f00::1`) {
-		if isPublic(netip.MustParseAddr(s)) {
+		if IsPublic(netip.MustParseAddr(s)) {
 			t.Errorf("%s is allowed", s)
 		}
 	}

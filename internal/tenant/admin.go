@@ -327,6 +327,11 @@ func (r *Registry) VerifyToken(ctx context.Context, code string) (secret.Text, e
 	return r.secretOf(ctx, code, "whatsapp.verifyToken")
 }
 
+// StorageKey opens the key of a client's own bucket, also of a client that is being erased; "" if it has none.
+func (r *Registry) StorageKey(ctx context.Context, code string) (secret.Text, error) {
+	return r.secretOf(ctx, code, "storage.secretAccessKey")
+}
+
 func (r *Registry) secretOf(ctx context.Context, code, field string) (secret.Text, error) {
 	a, err := r.Account(ctx, code)
 	if fault.Of(err) == fault.NotFound {
