@@ -1,14 +1,8 @@
 package rule
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"time"
-
-	"github.com/expr-lang/expr"
-	"github.com/expr-lang/expr/vm"
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/ecodrix/ecod/internal/crm"
 )
@@ -19,6 +13,7 @@ type scope struct {
 	results map[string]any  // of earlier steps, by root
 	open    map[string]bool // roots of results that are still to come: their placeholders stay
 	stages  crm.Stages      // of the client's pipelines
+	purse   *purse          // of the event; nil: each condition has its own
 }
 
 // emptyEnv has the roots that conditions may name, for compiling.
@@ -37,7 +32,7 @@ func newScope(ev *Event, l *crm.Lead, c *crm.Contact, extra map[string]any, now 
 	for k, v := range extra {
 		vars[k] = v
 	}
-	s := &scope{env: emptyEnv()}
+	s := &scope{env: emptyEnv(), purse: ev.purse()}
 	s.env["event"] = map[string]any{"trigger": ev.Trigger, "variables": vars, "occurredAt": ev.OccurredAt}
 	s.env["now"] = now
 	if c != nil {
@@ -79,59 +74,4 @@ func (s *scope) variables() map[string]any {
 	ev, _ := s.env["event"].(map[string]any)
 	vars, _ := ev["variables"].(map[string]any)
 	return vars
-}
-
-// program is a compiled condition.
-type program = vm.Program
-
-// programs are the conditions compiled last, by their text: compiling costs fifty times what evaluating does.
-var programs = newPrograms()
-
-func newPrograms() *lru.Cache[string, *program] {
-	c, err := lru.New[string, *program](4096)
-	if err != nil {
-		panic(err) // the size is not positive
-	}
-	return c
-}
-
-// compile checks a condition and makes it ready to run. Its size and what it may allocate are bounded.
-func compile(src string) (*program, error) {
-	if len(src) > 2000 {
-		return nil, errors.New("is longer than 2,000 bytes")
-	}
-	if p, ok := programs.Get(src); ok {
-		return p, nil
-	}
-	p, err := expr.Compile(src, expr.Env(emptyEnv()), expr.AsBool(), expr.MaxNodes(300))
-	if err != nil {
-		return nil, fmt.Errorf("does not compile: %s", firstLine(err.Error()))
-	}
-	programs.Add(src, p)
-	return p, nil
-}
-
-func firstLine(s string) string {
-	for i := range s {
-		if s[i] == '\n' {
-			return s[:i]
-		}
-	}
-	return s
-}
-
-// holds evaluates a compiled condition; nil holds always.
-func (s *scope) holds(p *program) (bool, error) {
-	if p == nil {
-		return true, nil
-	}
-	v, err := expr.Run(p, s.env)
-	if err != nil {
-		return false, err
-	}
-	b, ok := v.(bool)
-	if !ok {
-		return false, errors.New("the condition is not true or false")
-	}
-	return b, nil
 }

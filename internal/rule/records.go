@@ -66,6 +66,16 @@ type Event struct {
 	Depth      int            `json:"depth,omitempty"` // 0: from outside; each event caused by a rule is one deeper
 	Chain      []string       `json:"chain,omitempty"` // the rules that led here; none of them is entered again
 	Outcome    *Outcome       `json:"outcome,omitempty"`
+
+	spent *purse // what its conditions may still cost; made when it is first asked for
+}
+
+// purse is what all conditions of this event share, of however many rules.
+func (e *Event) purse() *purse {
+	if e.spent == nil {
+		e.spent = newPurse()
+	}
+	return e.spent
 }
 
 // LeadData is what an event says of the lead.
