@@ -29,18 +29,6 @@ func RegisterLeads(a *API, book *crm.Book) {
 			}
 			return &taggedLead{ETag: etag(l.Version), Body: l.View(l.Version)}, nil
 		})
-	Client(a, Op{Route: "GET /api/crm/contacts/{id}", ID: "getContact", Tag: tag, Summary: "Read a contact",
-		Description: "A contact that turned out to be another is answered as that one."},
-		func(ctx context.Context, tn *tenant.Tenant, in *ByID) (*taggedContact, error) {
-			c, err := book.Person(ctx, tn, in.ID)
-			if errors.Is(err, store.ErrNotFound) {
-				return nil, fault.Missing("contact")
-			}
-			if err != nil {
-				return nil, err
-			}
-			return &taggedContact{ETag: etag(c.Version), Body: contactView(c)}, nil
-		})
 }
 
 type taggedLead struct {
@@ -134,38 +122,4 @@ func inQuery(err error) error {
 		moved.Fields = append(moved.Fields, e)
 	}
 	return &moved
-}
-
-// ContactView is a contact as the API shows it.
-type ContactView struct {
-	ID         string  `json:"id"`
-	Name       string  `json:"name"`
-	Phone      *string `json:"phone" doc:"E.164; null where only a WhatsApp user id is known."`
-	Email      *string `json:"email"`
-	WaID       *string `json:"waId" doc:"The phone number as WhatsApp spells it."`
-	UserID     *string `json:"userId" doc:"WhatsApp's business-scoped user id."`
-	Username   *string `json:"username"`
-	LeadID     *string `json:"leadId"`
-	OptedOutAt *Time   `json:"optedOutAt" nullable:"true"`
-	OptOutBy   *string `json:"optOutBy" doc:"keyword, button, preference or provider."`
-	Version    int64   `json:"version"`
-	CreatedAt  Time    `json:"createdAt"`
-	UpdatedAt  Time    `json:"updatedAt"`
-}
-
-func contactView(c *crm.Contact) ContactView {
-	v := ContactView{
-		ID: c.ID, Name: c.Name, Phone: orNull(c.Phone), Email: orNull(c.Email), WaID: orNull(c.WaID), UserID: orNull(c.UserID),
-		Username: orNull(c.Username), LeadID: orNull(c.LeadID), OptOutBy: orNull(c.OptOutBy), Version: c.Version,
-		CreatedAt: Time{c.CreatedAt}, UpdatedAt: Time{c.UpdatedAt},
-	}
-	if c.OptedOutAt != nil {
-		v.OptedOutAt = At(*c.OptedOutAt)
-	}
-	return v
-}
-
-type taggedContact struct {
-	ETag string `header:"ETag"`
-	Body ContactView
 }

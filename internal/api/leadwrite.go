@@ -130,18 +130,11 @@ func (s leads) update(ctx context.Context, tn *tenant.Tenant, in *leadPatch) (*t
 		return nil, err
 	}
 	var bad fields
-	set := func(o Optional[string], clean func(string) string) *string {
-		if !o.Set {
-			return nil
-		}
-		v := clean(o.Value)
-		return &v
-	}
 	same := func(v string) string { return v }
 	p := &crm.LeadPatch{
-		Name: set(b.Name, strings.TrimSpace), Source: set(b.Source, same), OwnerID: set(b.OwnerID, same), Currency: set(b.Currency, strings.ToUpper),
-		Phone:  set(b.Phone, func(v string) string { return bad.phone("/phone", v, tn) }),
-		Email:  set(b.Email, func(v string) string { return bad.email("/email", v) }),
+		Name: b.Name.cleaned(strings.TrimSpace), Source: b.Source.cleaned(same), OwnerID: b.OwnerID.cleaned(same), Currency: b.Currency.cleaned(strings.ToUpper),
+		Phone:  b.Phone.cleaned(func(v string) string { return bad.phone("/phone", v, tn) }),
+		Email:  b.Email.cleaned(func(v string) string { return bad.email("/email", v) }),
 		Fields: b.Fields.Value, NoFields: b.Fields.Null,
 	}
 	if b.Value.Set {
@@ -163,12 +156,7 @@ func (s leads) update(ctx context.Context, tn *tenant.Tenant, in *leadPatch) (*t
 	return s.change(ctx, tn, m)
 }
 
-type leadRemoval struct {
-	ByID
-	IfMatch string `header:"If-Match" maxLength:"100" doc:"The ETag that the lead was read with."`
-}
-
-func (s leads) remove(ctx context.Context, tn *tenant.Tenant, in *leadRemoval) (*struct{}, error) {
+func (s leads) remove(ctx context.Context, tn *tenant.Tenant, in *Removal) (*struct{}, error) {
 	version, err := ifVersion(in.IfMatch, 0)
 	if err != nil {
 		return nil, err

@@ -122,6 +122,7 @@ func newTown(t *testing.T, opts ...options) *town {
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend},
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase},
+		job.Type{Name: crm.TagJob, Handle: book.HandleTag},
 		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose},
 		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync},
 		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
@@ -155,6 +156,9 @@ func newTown(t *testing.T, opts ...options) *town {
 	api.RegisterRules(w.api, w.engine)
 	api.RegisterRuns(w.api, w.engine, w.runner)
 	api.RegisterLeads(w.api, book)
+	api.RegisterContacts(w.api, book)
+	api.RegisterPipelines(w.api, book)
+	api.RegisterTags(w.api, book)
 	api.RegisterWhatsApp(w.api, desk, w.runner)
 	api.RegisterWebhook(w.api, api.MetaApp{AppSecret: appSecret, VerifyToken: verifyToken}, w.tenants, intake)
 	api.RegisterDeliveries(w.api, w.inbox)

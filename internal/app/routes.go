@@ -31,6 +31,9 @@ func (a *App) routes(book *crm.Book) {
 	api.RegisterRules(a.API, a.Engine)
 	api.RegisterRuns(a.API, a.Engine, a.Runner)
 	api.RegisterLeads(a.API, book)
+	api.RegisterContacts(a.API, book)
+	api.RegisterPipelines(a.API, book)
+	api.RegisterTags(a.API, book)
 	api.RegisterWebhook(a.API, api.MetaApp{
 		AppSecret: secret.Text(a.Config.MetaAppSecret), VerifyToken: secret.Text(a.Config.MetaVerifyToken),
 	}, a.Tenants, a.Intake)

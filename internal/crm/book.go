@@ -313,11 +313,8 @@ func LeadQuery(f LeadFilter, country string) (store.Query, error) {
 	for _, t := range f.Tags {
 		eq("tag", t)
 	}
-	for i, w := range Words(f.Q) {
-		if i == 8 {
-			return q, fault.Bad("/q", "has more than 8 words")
-		}
-		q.Where = append(q.Where, store.Where("word", store.Prefix, w))
+	if err := wordTerms(&q, f.Q); err != nil {
+		return q, err
 	}
 	if f.ScoreMin != nil {
 		q.Where = append(q.Where, store.Where("score", store.Ge, ScoreKey(*f.ScoreMin)))
@@ -331,15 +328,30 @@ func LeadQuery(f LeadFilter, country string) (store.Query, error) {
 	if !f.CreatedBefore.IsZero() {
 		q.Where = append(q.Where, store.Where("createdAt", store.Lt, f.CreatedBefore.UnixMilli()))
 	}
-	sort := f.Sort
+	return q, orderBy(&q, f.Sort, LeadSorts)
+}
+
+// wordTerms narrows a query to records with words of these beginnings.
+func wordTerms(q *store.Query, text string) error {
+	for i, w := range Words(text) {
+		if i == 8 {
+			return fault.Bad("/q", "has more than 8 words")
+		}
+		q.Where = append(q.Where, store.Where("word", store.Prefix, w))
+	}
+	return nil
+}
+
+// orderBy orders a query by a field, descending with "-" before it; the newest first if it is not said.
+func orderBy(q *store.Query, sort string, known []string) error {
 	if sort == "" {
 		sort = "-createdAt"
 	}
 	q.Order, q.Desc = strings.TrimPrefix(sort, "-"), strings.HasPrefix(sort, "-")
-	if !slices.Contains(LeadSorts, q.Order) {
-		return q, fault.Bad("/sort", "must be one of %s, with - before it for descending", strings.Join(LeadSorts, ", "))
+	if !slices.Contains(known, q.Order) {
+		return fault.Bad("/sort", "must be one of %s, with - before it for descending", strings.Join(known, ", "))
 	}
-	return q, nil
+	return nil
 }
 
 // Reidentify moves a contact from a person's old ids to the new ones, and gives it with the writes that do so. A contact

@@ -20,7 +20,8 @@ type Change struct {
 	Ref    string    `json:"ref,omitempty"`
 
 	Refused *Refusal `json:"refused,omitempty"`
-	Idle    bool     `json:"idle,omitempty"` // there was nothing to change
+	Idle    bool     `json:"idle,omitempty"`  // there was nothing to change
+	Quiet   bool     `json:"quiet,omitempty"` // it triggers nothing
 
 	Created bool                   `json:"created,omitempty"`
 	Deleted bool                   `json:"deleted,omitempty"`
@@ -76,7 +77,7 @@ func ChangeID(code, mutation string) string { return id.Derived("chg", code, mut
 // occurrences are what a change means to the client's rules. They are made of what was recorded, so that a change that
 // changed nothing, or was refused, is none.
 func (c *Change) occurrences() []Occurrence {
-	if c.Refused != nil || c.Idle || c.Deleted {
+	if c.Refused != nil || c.Idle || c.Quiet || c.Deleted {
 		return nil
 	}
 	var out []Occurrence

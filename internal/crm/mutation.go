@@ -13,6 +13,7 @@ const (
 	ByMerge      = "merge"
 	ByTag        = "tag" // a tag was deleted or renamed
 	ByAutomation = "automation"
+	ByEvent      = "event" // an event told of a lead that was not there
 )
 
 // Mutation asks for a change of one lead. Its id names the change for good: the same mutation, asked for again, is one
@@ -33,6 +34,7 @@ type Mutation struct {
 	Remove []string   `json:"remove,omitempty"` // tags
 	Move   *Move      `json:"move,omitempty"`
 	Delete bool       `json:"delete,omitempty"`
+	Quiet  bool       `json:"quiet,omitempty"` // triggers nothing: what has changed is a name
 }
 
 // NewLead is a lead that is wanted. Phone and Email are in the form of Phone and Email.

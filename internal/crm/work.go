@@ -25,7 +25,7 @@ type effect struct {
 // work works a mutation out. What it may not do is a fault. The writes stand in an order in which any first part of
 // them, worked out again, comes to the same end: the record of the change, then the lead, which remembers the mutation.
 func (b *Book) work(ctx context.Context, tn *tenant.Tenant, m *Mutation, stages Stages, recorded store.Meta) (*effect, error) {
-	c := &Change{Meta: recorded, ID: ChangeID(tn.Code, m.ID), At: m.At, By: m.By, Cause: m.Cause, Ref: m.Ref}
+	c := &Change{Meta: recorded, ID: ChangeID(tn.Code, m.ID), At: m.At, By: m.By, Cause: m.Cause, Ref: m.Ref, Quiet: m.Quiet}
 	if m.Create != nil {
 		return b.create(ctx, tn, m, c, stages)
 	}
@@ -77,7 +77,7 @@ func (b *Book) create(ctx context.Context, tn *tenant.Tenant, m *Mutation, c *Ch
 		}
 		l.Stage, l.Status = st.ID, st.Kind
 	}
-	if err := l.bounds(); err != nil {
+	if err := l.bounds(&Lead{}); err != nil {
 		return nil, err
 	}
 	if err := b.unique(ctx, tn, &Lead{}, l); err != nil {
@@ -153,6 +153,7 @@ func (b *Book) unique(ctx context.Context, tn *tenant.Tenant, before, l *Lead) e
 
 // apply does to a lead what the mutation asks for.
 func (m *Mutation) apply(l *Lead, stages Stages) error {
+	before := l.clone()
 	if p := m.Set; p != nil {
 		p.apply(l)
 	}
@@ -184,7 +185,7 @@ func (m *Mutation) apply(l *Lead, stages Stages) error {
 		}
 		l.MoveTo(to.Pipeline, st.ID, st.Kind, m.At)
 	}
-	return l.bounds()
+	return l.bounds(before)
 }
 
 func (p *LeadPatch) apply(l *Lead) {
@@ -223,10 +224,13 @@ const (
 	MaxFieldsLen = 64 << 10 // bytes of all of them, as JSON
 )
 
-// bounds refuses a lead that has grown beyond its limits.
-func (l *Lead) bounds() error {
-	if len(l.Tags) > MaxTags {
+// bounds refuses a change by which a lead grows beyond its limits.
+func (l *Lead) bounds(before *Lead) error {
+	if len(l.Tags) > MaxTags && len(l.Tags) > len(before.Tags) {
 		return fault.Bad("/tags", "A lead has at most %d tags.", MaxTags)
+	}
+	if reflect.DeepEqual(l.Fields, before.Fields) {
+		return nil
 	}
 	if len(l.Fields) > MaxFields {
 		return fault.Bad("/fields", "A lead has at most %d fields.", MaxFields)

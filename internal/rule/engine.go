@@ -160,6 +160,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 	if lead.Version == 0 {
 		stages.Place(lead)
 	}
+	began := lead.Stage
 	contact, err := e.contactOf(ctx, tn, ev, lead, eff)
 	if err != nil {
 		return nil, err
@@ -240,6 +241,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		event := news.LeadUpdated
 		if created {
 			event, lead.CreatedAt = news.LeadCreated, now
+			eff.writes = append(eff.writes, beginning(tn, ev, lead, began)...)
 		}
 		eff.writes = append(eff.writes,
 			news.Write(now, event, lead.ID+"|"+ev.ID, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead))

@@ -92,6 +92,7 @@ func (e *Engine) leg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course
 			ID: id.Derived("sco", run.ID, s.step), LeadID: c.lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now,
 		}))
 	}
+	writes = append(writes, history(tn, run, c.lead.ID, w.steps, now)...)
 	next, err := e.plan(ctx, tn, run, c.contact, now)
 	return append(writes, next...), err
 }
