@@ -25,6 +25,8 @@ func (w *town) lived() map[string]string {
 	ids["users"] = str(w.ok(w.asA("POST", "/api/users", `{"email":"dhanesh@a.example","name":"Dhanesh","role":"agent","password":"tides of march"}`), 201), "id")
 	ids["events"], ids["leads"] = "ev-of-a", str(answer, "leadId")
 	ids["runs"] = str(answer["runs"].([]any)[0].(map[string]any), "runId")
+	ids["pipelines"] = str(w.ok(w.asA("POST", "/api/crm/pipelines", `{"name":"Treatments","stages":[{"name":"First"}]}`), 201), "id")
+	ids["tags"] = str(w.ok(w.asA("POST", "/api/crm/tags", `{"name":"vip"}`), 201), "id")
 	ids["contacts"] = str(w.ok(w.asA("GET", "/api/crm/leads/"+ids["leads"], ""), 200), "contactId")
 	ids["jobs"] = w.enqueue("ALFA", "test.a", 1)[0]
 	if r := w.deliver(hook, appSecret, whatsapptest.Batch(w.meta.InboundText(numberOfA, "918143963821", "Dhanesh", "hello"))); r.StatusCode != 200 {
@@ -65,6 +67,7 @@ func TestClientsDoNotSeeEachOther(t *testing.T) {
 				things++
 				body := map[string]string{"updateRule": `{"name":"stolen"}`, "resumeRun": `{"variables":{"patientName":"x"}}`, "simulateRule": `{"leadId":"x"}`, "assignConversation": `{"userId":"x"}`,
 					"updateUser": `{"name":"stolen"}`, "updateLead": `{"name":"stolen"}`, "moveLead": `{"stage":"won"}`, "addLeadTags": `{"tags":["a"]}`, "removeLeadTags": `{"tags":["a"]}`, "addLeadNote": `{"text":"x"}`,
+					"updateContact": `{"name":"stolen"}`, "updatePipeline": `{"name":"stolen"}`, "renameTag": `{"name":"stolen"}`,
 				}[op.OperationID]
 				r := w.asB(method, at, body)
 				if r.StatusCode != http.StatusNotFound {
@@ -79,7 +82,11 @@ func TestClientsDoNotSeeEachOther(t *testing.T) {
 				}
 			case method == "GET":
 				lists++
-				if m := w.ok(w.asB(method, at, ""), 200); len(items(m)) != 0 {
+				own := 0
+				if op.OperationID == "listPipelines" {
+					own = 1 // the default one
+				}
+				if m := w.ok(w.asB(method, at, ""), 200); len(items(m)) != own {
 					t.Errorf("%s %s lists another client's: %s", method, at, text(m))
 				}
 			}

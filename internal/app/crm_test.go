@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
 const leadsPath = "/api/crm/leads"
@@ -215,4 +217,172 @@ func TestChangesAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	on.expect(c, "at once", map[string]int{"lead_created": 1, "tag_added": 1 + 8 + 1, "stage_changed": 1, "deal_won": 1})
+}
+
+// A client's own pipeline: what is won is told by the stage's kind, and a stage that is in use stays.
+func TestPipelines(t *testing.T) {
+	t.Parallel()
+	e := start(t, t.TempDir(), newMeta(t))
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
+	on := c.listeners()
+	const path = "/api/crm/pipelines"
+
+	def := c.call("GET", path, nil).want(200)
+	members(t, def, "items.0.id", "default", "items.0.default", true, "items.0.version", 1, "items.0.stages.0.id", "new", "items.1", nil)
+	made := c.call("POST", path, map[string]any{"name": "B2B deals", "stages": []map[string]any{
+		{"name": "Asked"}, {"name": "Signed", "kind": "won"}, {"id": "paid", "kind": "won"}, {"id": "lost"}}}).want(201)
+	members(t, made, "id", "b2b-deals", "stages.0.id", "asked", "stages.0.kind", "open", "stages.1.kind", "won", "stages.2.name", "paid", "stages.3.kind", "lost", "version", 1)
+	c.call("POST", path, map[string]any{"name": "b2b DEALS", "stages": []map[string]any{{"name": "x"}}}).problem(409, "pipeline.exists")
+	c.call("POST", path, map[string]any{"id": "default", "name": "x", "stages": []map[string]any{{"name": "x"}}}).problem(409, "pipeline.exists")
+	for body, pointer := range map[string]string{
+		`{"name":"x","stages":[]}`: "/stages", `{"name":"x","stages":[{"name":"a"},{"name":"A"}]}`: "/stages/1/id", `{"name":"x","stages":[{"name":"a","kind":"won"}]}`: "/stages/0/kind",
+		`{"name":"x","stages":[{"name":"a","kind":"odd"}]}`: "/stages/0/kind", `{"name":" ","stages":[{"name":"a"}]}`: "/name", `{"name":"x","stages":[{}]}`: "/stages", `{"name":"x","id":"A b","stages":[{"name":"a"}]}`: "/id",
+	} {
+		if p := c.call("POST", path, body).problem(422, ""); p.pointers() != pointer {
+			t.Errorf("%s: %s", body, p.Body)
+		}
+	}
+	other.call("GET", path+"/b2b-deals", nil).problem(404, "pipeline.not_found")
+	other.call("POST", leadsPath, map[string]any{"phone": "8143963821", "pipeline": "b2b-deals"}).problem(422, "")
+
+	lead := c.call("POST", leadsPath, map[string]any{"phone": "8143963821", "pipeline": "b2b-deals"}).want(201)
+	members(t, lead, "stage", "asked", "status", "open")
+	at := leadsPath + "/" + lead.get("id").(string)
+	c.call("POST", at+"/stage", map[string]any{"stage": "won"}).problem(422, "") // of another pipeline
+	members(t, c.call("POST", at+"/stage", map[string]any{"stage": "signed"}).want(200), "status", "won", "pipeline", "b2b-deals")
+	members(t, c.call("POST", at+"/stage", map[string]any{"stage": "paid"}).want(200), "status", "won")
+	members(t, c.call("POST", at+"/stage", map[string]any{"pipeline": "default", "stage": "won"}).want(200), "status", "won")
+	on.expect(c, "won once", map[string]int{"lead_created": 1, "stage_changed": 3, "deal_won": 1})
+	members(t, c.call("PATCH", at, map[string]any{"pipeline": "b2b-deals"}).want(200), "stage", "asked", "status", "open")
+	if n := len(c.call("GET", leadsPath+"?pipeline=b2b-deals&stage=asked", nil).want(200).get("items").([]any)); n != 1 {
+		t.Errorf("%d leads in the pipeline", n)
+	}
+
+	// an automation moves by the same rules
+	c.call("POST", "/api/crm/automations/rules", map[string]any{"name": "move", "trigger": "custom.pay", "enabled": true, "actions": []map[string]any{
+		{"type": "lead.stage", "stage": "nowhere"}, {"type": "lead.stage", "stage": "paid"}}}).want(201)
+	c.call("POST", "/api/crm/automations/events", map[string]any{"trigger": "custom.pay", "phone": "8143963821"}).want(202)
+	members(t, c.call("GET", at, nil).want(200), "stage", "paid", "status", "won")
+	on.expect(c, "moved by a rule", map[string]int{"lead_created": 1, "stage_changed": 5, "deal_won": 2})
+
+	edit := func(stages string) *answer { return c.call("PATCH", path+"/b2b-deals", `{"stages":`+stages+`}`) }
+	edit(`[{"id":"asked"},{"id":"signed","kind":"won"}]`).problem(409, "pipeline.stage_in_use")
+	edit(`[{"id":"asked"},{"id":"paid","kind":"lost"}]`).problem(409, "pipeline.stage_in_use")
+	c.call("DELETE", path+"/b2b-deals", nil).problem(409, "pipeline.in_use")
+	c.call("DELETE", path+"/default", nil).problem(409, "pipeline.default")
+	members(t, edit(`[{"id":"asked"},{"id":"paid","kind":"won","name":"Money is here"}]`).want(200), "version", 2, "stages.1.name", "Money is here")
+	c.call("PATCH", path+"/b2b-deals", `{"name":"x","version":1}`).problem(409, "version.conflict")
+	members(t, c.e.send("PATCH", path+"/default", `{"stages":[{"id":"fresh"},{"id":"won"}]}`, c.headers("If-Match", `"1"`)).want(200), "version", 2, "name", "Default")
+	c.e.send("PATCH", path+"/default", `{"stages":[{"id":"x"}]}`, c.headers("If-Match", `"1"`)).problem(409, "version.conflict")
+	members(t, c.call("POST", leadsPath, map[string]any{"phone": "8143963822"}).want(201), "stage", "fresh")
+	ev := c.call("POST", "/api/crm/automations/events", map[string]any{"trigger": "custom.x", "phone": "8143963823", "createLeadIfMissing": true}).want(202)
+	members(t, c.call("GET", leadsPath+"/"+ev.get("leadId").(string), nil), "stage", "fresh")
+	c.call("DELETE", at, nil).want(204)
+	c.call("DELETE", path+"/b2b-deals", nil).want(204)
+	c.call("GET", path+"/b2b-deals", nil).problem(404, "pipeline.not_found")
+}
+
+// Tags are known with their leads; renamed ones go over silently, deleted ones are taken away loudly.
+func TestTags(t *testing.T) {
+	t.Parallel()
+	e := start(t, t.TempDir(), newMeta(t))
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
+	const n = 230 // more than one window
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := w; i < n; i += 8 {
+				c.call("POST", leadsPath, map[string]any{"phone": fmt.Sprintf("+9181439%05d", i), "tags": []string{"old", "keep"}}).want(201)
+			}
+		})
+	}
+	wg.Wait()
+	other.call("POST", leadsPath, map[string]any{"phone": "8143963821", "tags": []string{"old"}}).want(201)
+	c.call("POST", "/api/crm/tags", map[string]any{"name": " spare "}).want(201)
+	c.call("POST", "/api/crm/tags", map[string]any{"name": "old"}).problem(409, "tag.exists")
+	list := c.call("GET", "/api/crm/tags", nil).want(200)
+	members(t, list, "items.0.name", "keep", "items.0.leads", n, "items.1.name", "old", "items.1.leads", n, "items.2.name", "spare", "items.2.leads", 0, "items.3", nil)
+	old, keep := "/api/crm/tags/"+list.get("items.1.id").(string), "/api/crm/tags/"+list.get("items.0.id").(string)
+	other.call("GET", old, nil).problem(404, "tag.not_found")
+
+	on := c.listeners()
+	c.call("PATCH", old, map[string]any{"name": "keep"}).problem(409, "tag.exists")
+	renamed := c.call("PATCH", old, map[string]any{"name": "fresh"}).want(200)
+	c.call("GET", old, nil).problem(404, "tag.not_found")
+	c.quiet()
+	members(t, c.call("GET", "/api/crm/tags/"+renamed.get("id").(string), nil).want(200), "name", "fresh", "leads", n)
+	if left := len(c.call("GET", leadsPath+"?tag=old", nil).want(200).get("items").([]any)); left != 0 {
+		t.Errorf("%d leads still have the old name", left)
+	}
+	c.call("DELETE", keep, nil).want(204)
+	c.call("GET", keep, nil).problem(404, "tag.not_found")
+	on.expect(c, "deleted", map[string]int{"tag_removed": n})
+	members(t, c.call("GET", "/api/crm/tags", nil).want(200), "items.0.name", "fresh", "items.1.name", "spare", "items.2", nil)
+	if left := len(other.call("GET", leadsPath+"?tag=old", nil).want(200).get("items").([]any)); left != 1 {
+		t.Error("the other client's lead lost its tag")
+	}
+}
+
+// Contacts by hand.
+func TestContactsByHand(t *testing.T) {
+	t.Parallel()
+	e := start(t, t.TempDir(), newMeta(t))
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
+	const path = "/api/crm/contacts"
+	made := c.call("POST", path, map[string]any{"name": "Ana María", "phone": "8143963821", "email": "Ana@Example.com"}).want(201)
+	members(t, made, "phone", "+918143963821", "email", "ana@example.com", "leadId", nil)
+	at := path + "/" + made.get("id").(string)
+	if p := c.call("POST", path, map[string]any{"phone": "+91 81439 63821"}).problem(409, "contact.exists"); p.get("contactId") != made.get("id") {
+		t.Error(string(p.Body))
+	}
+	c.call("POST", path, map[string]any{"name": "x"}).problem(422, "")
+	other.call("GET", at, nil).problem(404, "contact.not_found")
+	second := c.call("POST", path, map[string]any{"email": "ben@example.com", "name": "Ben"}).want(201)
+	for query, want := range map[string]int{"": 2, "?q=mar": 1, "?q=ANA+8143963": 0, "?q=ana+918143963": 1, "?phone=08143963821": 1, "?email=BEN@example.com": 1, "?phone=8143963829": 0, "?sort=name&limit=1": 1, "?q=nobody": 0} {
+		if n := len(c.call("GET", path+query, nil).want(200).get("items").([]any)); n != want {
+			t.Errorf("%s: %d, want %d", query, n, want)
+		}
+	}
+	// a lead of the same person finds it
+	lead := c.call("POST", leadsPath, map[string]any{"phone": "918143963821"}).want(201)
+	if lead.get("contactId") != made.get("id") {
+		t.Errorf("lead %s", lead.Body)
+	}
+	c.call("DELETE", at, nil).problem(409, "contact.has_lead")
+	now := c.call("GET", at, nil).want(200)
+	members(t, now, "leadId", lead.get("id"))
+	members(t, c.e.send("PATCH", at, map[string]any{"name": "Ana", "email": nil}, c.headers("If-Match", now.Header.Get("ETag"))).want(200), "name", "Ana", "email", nil)
+	c.e.send("PATCH", at, map[string]any{"name": "late"}, c.headers("If-Match", now.Header.Get("ETag"))).problem(409, "version.conflict")
+	c.call("PATCH", path+"/"+second.get("id").(string), map[string]any{"phone": "8143963821"}).problem(409, "contact.exists")
+	c.call("PATCH", path+"/"+second.get("id").(string), map[string]any{"email": nil}).problem(422, "")
+	c.call("DELETE", path+"/"+second.get("id").(string), nil).want(204)
+	c.call("GET", path+"/"+second.get("id").(string), nil).problem(404, "contact.not_found")
+	c.call("POST", path, map[string]any{"email": "ben@example.com"}).want(201)
+	c.call("DELETE", leadsPath+"/"+lead.get("id").(string), nil).want(204)
+	c.quiet()
+	members(t, c.call("GET", at, nil).want(200), "leadId", nil)
+	c.call("DELETE", at, nil).want(204)
+
+	// one who asked for no messages is forgotten by name, and their wish is not
+	e.webhook(e.inbound(c, "918143963821", "Ana", "STOP", "wamid.stop")).want(200)
+	var id string
+	eventually(t, "the contact is there", func() string {
+		items := c.call("GET", path+"?phone=8143963821", nil).want(200).get("items").([]any)
+		if len(items) == 0 || items[0].(map[string]any)["optedOutAt"] == nil {
+			return fmt.Sprint(items)
+		}
+		id = items[0].(map[string]any)["id"].(string)
+		return ""
+	})
+	c.call("DELETE", path+"/"+id, nil).want(204)
+	c.call("GET", path+"/"+id, nil).problem(404, "contact.not_found")
+	again := c.call("POST", leadsPath, map[string]any{"phone": "918143963821"}).want(201)
+	if got := c.call("GET", path+"/"+again.get("contactId").(string), nil).want(200); got.get("optedOutAt") == nil || got.get("name") != "" {
+		t.Errorf("%s", got.Body)
+	}
+}
+
+// inbound is a text that somebody writes to a client.
+func (e *engine) inbound(c *client, from, name, text, wamid string) []byte {
+	return whatsapptest.Batch(e.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: c.Number, From: from, Name: name, Type: "text", Object: map[string]string{"body": text}, ID: wamid}))
 }
