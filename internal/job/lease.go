@@ -151,6 +151,22 @@ func (r *Runner) Running() int {
 	return len(r.held)
 }
 
+// occupy counts the slots that a client's jobs have. A client never has all of them: what hangs for one leaves slots for
+// the others at once.
+func (r *Runner) occupy(client string, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[client] += n; r.busy[client] == 0 {
+		delete(r.busy, client)
+	}
+}
+
+func (r *Runner) busyWith() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.busy)
+}
+
 // enter and leave count the executions. Unlike a WaitGroup they may begin anew while somebody waits.
 func (r *Runner) enter() {
 	r.mu.Lock()

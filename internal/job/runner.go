@@ -43,6 +43,7 @@ type Config struct {
 	Wake        <-chan struct{} // something may be ready
 	Tenants     *tenant.Registry
 	Concurrency int           // jobs at once
+	PerClient   int           // of them, of one client; 0: all
 	Poll        time.Duration // the safety poll
 	Log         *slog.Logger
 	Now         func() time.Time
@@ -61,6 +62,7 @@ type Runner struct {
 
 	mu      sync.Mutex
 	held    map[string]held // by job id
+	busy    map[string]int  // slots by client
 	active  int             // executions under way, and jobs being made for one
 	idle    chan struct{}   // closed when active comes to 0; nil while nobody waits for that
 	free    chan struct{}   // a slot was freed
@@ -69,7 +71,7 @@ type Runner struct {
 
 // NewRunner makes a runner of these types.
 func NewRunner(cfg Config, types ...Type) *Runner {
-	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]Type{}, held: map[string]held{}, free: make(chan struct{}, 1)}
+	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]Type{}, held: map[string]held{}, busy: map[string]int{}, free: make(chan struct{}, 1)}
 	if r.cfg.Observe == nil {
 		r.cfg.Observe = func(string, store.State, time.Duration, time.Duration) {}
 	}
@@ -122,18 +124,22 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 		if n == 0 {
 			break
 		}
-		jobs, err := r.cfg.Queue.Claim(ctx, store.ClaimRequest{Owner: r.Owner, Limit: n, Lease: Lease, Types: r.names})
+		jobs, err := r.cfg.Queue.Claim(ctx, store.ClaimRequest{
+			Owner: r.Owner, Limit: n, Lease: Lease, Types: r.names, MaxPerTenant: r.cfg.PerClient, Held: r.busyWith(),
+		})
 		if err != nil {
 			r.complain(ctx, "jobs cannot be claimed", err)
 			return time.Second
 		}
 		for _, j := range jobs {
 			slots <- struct{}{}
+			r.occupy(j.Tenant, 1)
 			jctx := r.hold(work, j)
 			r.enter()
 			go func() {
 				defer r.leave()
 				defer func() {
+					r.occupy(j.Tenant, -1)
 					<-slots
 					select {
 					case r.free <- struct{}{}:

@@ -318,6 +318,38 @@ func TestTimeout(t *testing.T) {
 }
 
 // No more jobs at once than slots; the next starts as soon as one is free.
+// A client whose jobs all hang leaves slots for the others, and they start at once.
+func TestHangingClientLeavesSlots(t *testing.T) {
+	bubble(t, func(y *yard) {
+		y.client("OTHER")
+		let := make(chan struct{})
+		var running atomic.Int32
+		y.start(job.Config{Concurrency: 4, PerClient: 2}, job.Type{Name: "a", Timeout: time.Hour, Handle: func(ctx context.Context, tn *tenant.Tenant, _ store.Job) (job.Result, error) {
+			if tn.Code == "OTHER" {
+				return job.Result{}, nil
+			}
+			running.Add(1)
+			defer running.Add(-1)
+			<-let
+			return job.Result{}, nil
+		}})
+		for range 200 {
+			y.add("a")
+		}
+		time.Sleep(time.Minute)
+		if n := running.Load(); n != 2 {
+			t.Errorf("%d hang, want 2", n)
+		}
+		began := time.Now()
+		y.until(y.add("a", func(n *store.NewJob) { n.Tenant = "OTHER" }), store.Succeeded, 0)
+		if d := time.Since(began); d > 10*time.Millisecond {
+			t.Errorf("the other client waited %s", d)
+		}
+		close(let) // and then the backlog goes on
+		y.until(y.add("a"), store.Succeeded, time.Minute)
+	})
+}
+
 func TestConcurrency(t *testing.T) {
 	bubble(t, func(y *yard) {
 		var now, most atomic.Int64

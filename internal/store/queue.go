@@ -128,6 +128,10 @@ type ClaimRequest struct {
 	Limit int
 	Lease time.Duration
 	Types []string // the types this worker knows; others stay ready
+	// MaxPerTenant bounds how many of a tenant's jobs this worker works on at once, those in Held included; 0: it does
+	// not. Jobs of no tenant are not bounded.
+	MaxPerTenant int
+	Held         map[string]int // what the worker works on already, by tenant
 }
 
 // JobCounts are the numbers of jobs by state.

@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +30,8 @@ type barren struct {
 // Lanes are served by virtual time: each takes at most quantum jobs, its vtime grows by what it took, and what
 // slots are left then are given in further turns. A lane whose ready jobs are all of unknown types is read
 // once in barrenFor; one that mixes many unknown jobs before known ones is read through at every claim, which
-// is slow (0.1 s for 100,000) but delays nobody else's turn. Without Types nothing is claimed.
+// is slow (0.1 s for 100,000) but delays nobody else's turn. Without Types nothing is claimed. A lane whose
+// tenant has all that MaxPerTenant allows is passed over: what is left of the slots stays free.
 func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, error) {
 	if r.Owner == "" || r.Lease <= 0 {
 		return nil, invalid("a claim without owner or lease")
@@ -54,11 +57,15 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 		types := slices.Clone(r.Types)
 		slices.Sort(types)
 		done := map[string]bool{} // lanes that gave less than they were asked for
+		left := allowance{r.MaxPerTenant, maps.Clone(r.Held)}
+		if left.held == nil {
+			left.held = map[string]int{}
+		}
 		for len(jobs) < r.Limit {
 			if err := c.flush(); err != nil { // what was taken so far counts in the next turn
 				return err
 			}
-			turn, err := c.turn(int64(r.Limit-len(jobs)), strings.Join(types, "\x00"), done)
+			turn, err := c.turn(int64(r.Limit-len(jobs)), strings.Join(types, "\x00"), done, left)
 			if err != nil || len(turn) == 0 {
 				return err
 			}
@@ -67,6 +74,7 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 				if jobs, err = c.claimLane(jobs, s, r); err != nil {
 					return err
 				}
+				left.held[s.tenant] += len(jobs) - n
 				if got := int64(len(jobs) - n); got < s.take {
 					done[s.lane] = true
 					q.barren[s.lane] = barren{strings.Join(types, "\x00"), time.Now().Add(barrenFor)}
@@ -81,18 +89,32 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 	return jobs, nil
 }
 
+// allowance is what the tenants may still have at once.
+type allowance struct {
+	most int // 0: any number
+	held map[string]int
+}
+
+func (a allowance) of(tenant string) int64 {
+	if a.most <= 0 || tenant == "" {
+		return math.MaxInt64
+	}
+	return int64(max(0, a.most-a.held[tenant]))
+}
+
 // share is what a lane may take.
 type share struct {
-	lane  string
-	ready int64
-	take  int64
+	lane, tenant string
+	ready        int64 // no more than it may have
+	take         int64
 }
 
 // turn shares free slots among the lanes with ready jobs, those served least first.
-func (c *change) turn(slots int64, types string, done map[string]bool) ([]share, error) {
+func (c *change) turn(slots int64, types string, done map[string]bool, left allowance) ([]share, error) {
 	var shares []share
-	var certain int64 // slots that one quantum of each lane fills
-	for r, err := range c.rows(`SELECT lane, ready, vtime FROM lanes INDEXED BY lanesReady WHERE ready > 0 ORDER BY vtime, lane`) {
+	taken := map[string]int64{} // by tenant, of those with several lanes
+	var certain int64           // slots that one quantum of each lane fills
+	for r, err := range c.rows(`SELECT lane, ready, vtime, tenant FROM lanes INDEXED BY lanesReady WHERE ready > 0 ORDER BY vtime, lane`) {
 		if err != nil {
 			return nil, err
 		}
@@ -110,8 +132,14 @@ func (c *change) turn(slots int64, types string, done map[string]bool) ([]share,
 		if len(shares) == 0 {
 			c.q.floor = max(c.q.floor, r.int(2))
 		}
-		shares = append(shares, share{lane: lane, ready: r.int(1)})
-		if certain += min(r.int(1), quantum); certain >= slots {
+		tenant := r.text(3)
+		ready := min(r.int(1), left.of(tenant)-taken[tenant])
+		if ready <= 0 {
+			continue
+		}
+		taken[tenant] += ready
+		shares = append(shares, share{lane: lane, tenant: tenant, ready: ready})
+		if certain += min(ready, quantum); certain >= slots {
 			break
 		}
 	}

@@ -28,6 +28,7 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"ClaimOrder", (*queueTest).claimOrder},
 		{"ClaimTypes", (*queueTest).claimTypes},
 		{"LanesInTurn", (*queueTest).lanesInTurn},
+		{"TenantsShare", (*queueTest).tenantsShare},
 		{"IdleLaneEarnsNoCredit", (*queueTest).noCredit},
 		{"Fence", (*queueTest).fence},
 		{"FinishStates", (*queueTest).finishStates},

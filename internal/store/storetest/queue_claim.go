@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -112,6 +113,42 @@ func (q *queueTest) lanesInTurn() {
 			q.Errorf("after 80 slots: %v", lanes)
 			break
 		}
+	}
+}
+
+// A worker that bounds what it does for one tenant at once leaves its other slots to others.
+func (q *queueTest) tenantsShare() {
+	many := make([]store.NewJob, 200)
+	for i := range many {
+		many[i] = store.NewJob{Tenant: "A", Type: "a"}
+	}
+	q.make(many...)
+	r := store.ClaimRequest{Owner: "w", Limit: 16, Lease: time.Minute, Types: allTypes, MaxPerTenant: 8}
+	if got := q.doClaim(r); len(got) != 8 {
+		q.Errorf("claimed %d of 16 slots for one tenant, want 8", len(got))
+	}
+	r.Limit, r.Held = 8, map[string]int{"A": 8}
+	if got := q.doClaim(r); len(got) != 0 {
+		q.Errorf("claimed %d beyond the bound", len(got))
+	}
+	b := q.one("B")
+	system := q.make(slices.Repeat([]store.NewJob{{Type: "a"}}, 12)...)
+	r.Limit = 8
+	got := q.doClaim(r)
+	if len(got) != 8 || !slices.Contains(ids(got), b) {
+		q.Errorf("claimed %v, want %s among eight", ids(got), b)
+	}
+	r.Limit, r.Held = 20, map[string]int{"A": 7, "B": 1, "": 7}
+	n := map[string]int{}
+	for _, j := range q.doClaim(r) {
+		n[j.Tenant]++
+	}
+	if n["A"] != 1 || n[""] != len(system)-7 {
+		q.Errorf("claimed %v; want one of A, and all of no tenant", n)
+	}
+	r.MaxPerTenant, r.Held = 0, nil
+	if got := q.doClaim(r); len(got) != 20 {
+		q.Errorf("claimed %d without a bound", len(got))
 	}
 }
 
