@@ -18,6 +18,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/auth"
+	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
@@ -149,6 +150,11 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	office := &mail.Office{Book: book, SMTP: postbox, Now: time.Now, Log: log.With("part", "mail")}
 	a.Desk = desk
 	messages := rule.Messages{Desk: desk}
+	bureau := &campaign.Bureau{
+		Book: book, Office: office, Desk: desk, Tenants: a.Tenants, Queue: a.Queue, PublicURL: strings.TrimRight(a.Config.PublicURL, "/"),
+		Now: time.Now, Log: log.With("part", "campaigns"),
+	}
+	desk.Cleared, desk.Tracked = bureau.Cleared, bureau.Tracked
 	a.Engine = &rule.Engine{
 		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate,
 		Doers: map[string]rule.Doer{
@@ -192,6 +198,10 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: media.FetchJob, Handle: a.Media.HandleFetch, Timeout: media.FetchTime, Base: time.Second, Cap: time.Minute, MaxAttempts: 5, Abandoned: a.Media.Abandoned},
 		job.Type{Name: media.MissJob, Handle: a.Media.HandleMiss, MaxAttempts: 20},
 		job.Type{Name: media.RemoveJob, Handle: a.Media.HandleRemove, MaxAttempts: 20},
+		job.Type{Name: campaign.TurnJob, Handle: bureau.HandleTurn, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: campaign.BeginJob, Handle: bureau.HandleBegin, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: campaign.FreezeJob, Handle: bureau.HandleFreeze, Base: time.Second, Cap: time.Minute, MaxAttempts: 100},
+		job.Type{Name: campaign.WindowJob, Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
 	book.Runner = a.Runner
@@ -231,7 +241,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		_ = a.Hub.Close(ctx)
 	})
 	a.API.Handle("/socket.io/", a.Hub.Handler())
-	a.routes(book)
+	a.routes(book, bureau)
 	a.metrics.watch(a)
 	go crm.Phone("+12025550143", "") // reads the numbering plans, so that the first event need not wait for it
 	log.Info("ecod is ready", "addr", a.ln.Addr().String(), "version", version, "dataDir", cfg.DataDir)

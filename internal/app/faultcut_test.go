@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/app"
+	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/id"
@@ -43,6 +44,8 @@ type world struct {
 	desk   *chat.Desk
 	box    *smtptest.Server
 	office *mail.Office
+	bureau *campaign.Bureau
+	queue  store.Queue
 	engine *rule.Engine
 	ring   *secret.Ring
 
@@ -76,6 +79,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = storage.Close() })
+	w.queue = storage.Queue
 	if w.ring, err = secret.ParseRing(secret.Generate("k")); err != nil {
 		t.Fatal(err)
 	}
@@ -685,6 +689,62 @@ func TestFaultCut(t *testing.T) {
 				}
 			},
 			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
+		},
+		{
+			name:    "campaign.turn",
+			prepare: func(w *world) { w.campaign("email", true); w.turn("pause") },
+			do: func(w *world) step {
+				return run(w.bureau.HandleTurn, store.Job{Type: campaign.TurnJob, Tenant: "ACME", Payload: payload(map[string]string{"campaignId": "cmp_fixed", "turn": "trn_2", "op": "resume"})})
+			},
+			expect: func(w *world) {
+				c, err := campaign.Campaigns.Get(context.Background(), w.db, "cmp_fixed")
+				w.must(err)
+				if c.State != campaign.Running || c.Gen != 2 {
+					w.t.Errorf("campaign %+v", c)
+				}
+			},
+		},
+		{
+			name:    "campaign.freeze",
+			prepare: func(w *world) { w.campaign("email", false) },
+			do:      func(w *world) step { return run(w.bureau.HandleFreeze, w.campaignJob(campaign.FreezeJob, 1)) },
+			expect: func(w *world) {
+				n, err := w.db.Count(context.Background(), store.Query{Kind: campaign.Recipients.Schema.Kind})
+				w.must(err)
+				if n != 3 {
+					w.t.Errorf("%d recipients", n)
+				}
+			},
+		},
+		{
+			name:    "campaign.window by e-mail",
+			prepare: func(w *world) { w.campaign("email", true) },
+			do:      func(w *world) step { return run(w.bureau.HandleWindow, w.campaignJob(campaign.WindowJob, 1)) },
+			settle: func(w *world) {
+				if d := w.box.Duplicates(); len(d) > 0 {
+					w.t.Errorf("sent twice: %v", d)
+				}
+				k, err := w.bureau.Counts(context.Background(), w.tn, &campaign.Campaign{ID: "cmp_fixed"})
+				w.must(err)
+				if int64(len(w.box.Accepted())) > k.Sent+k.Unconfirmed || k.Sent+k.Unconfirmed != 3 {
+					w.t.Errorf("%d mails, counts %+v", len(w.box.Accepted()), k)
+				}
+			},
+			ignore: []string{"state", "reason", "counts"}, // sent, or its answer lost: both are ends
+			skip:   []string{"news"},
+		},
+		{
+			name:    "campaign.window by WhatsApp",
+			prepare: func(w *world) { w.campaign("whatsapp", true) },
+			do:      func(w *world) step { return run(w.bureau.HandleWindow, w.campaignJob(campaign.WindowJob, 1)) },
+			skip:    []string{"news"}, // how far it got was told more often
+			expect: func(w *world) {
+				n, err := w.db.Count(context.Background(), store.Query{Kind: chat.Messages.Schema.Kind})
+				w.must(err)
+				if n != 3 {
+					w.t.Errorf("%d messages", n)
+				}
+			},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -22,7 +23,7 @@ func (r replayable) Replay(ctx context.Context, ids ...string) ([]string, error)
 }
 
 // routes registers every resource.
-func (a *App) routes(book *crm.Book) {
+func (a *App) routes(book *crm.Book, bureau *campaign.Bureau) {
 	api.RegisterClients(a.API, a.Tenants, a.Queue)
 	api.RegisterUsers(a.API, a.Porter)
 	api.RegisterSessions(a.API, a.Porter)
@@ -40,5 +41,8 @@ func (a *App) routes(book *crm.Book) {
 	api.RegisterWhatsApp(a.API, a.Desk, a.Runner)
 	api.RegisterMedia(a.API, a.Media, a.Runner)
 	api.RegisterDeliveries(a.API, replayable{a.Inbox, a.Intake})
+	api.RegisterCampaigns(a.API, bureau, a.Runner)
+	api.RegisterSuppressions(a.API, book)
+	api.RegisterUnsubscribe(a.API, bureau)
 	api.RegisterJobs(a.API, a.Queue, a.Runner)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/auth"
+	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/mail"
@@ -33,7 +34,7 @@ var tenantSchemas = append([]store.Schema{
 	crm.Suppressions.Schema, mail.Letters.Schema,
 	media.Files.Schema,
 	news.Items.Schema,
-}, slices.Concat(chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
+}, slices.Concat(campaign.Schemas, chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
 
 // TenantSchemas are the kinds of a client's database.
 func TenantSchemas() []store.Schema { return slices.Clone(tenantSchemas) }

@@ -38,8 +38,22 @@ type Desk struct {
 	// gone is a *Refusal.
 	MediaHandle func(ctx context.Context, tn *tenant.Tenant, mediaID, phoneNumberID string) (metaID string, err error)
 
+	// Cleared is asked right before a message of a campaign goes out: a *Refusal ends it, any other error is what becomes of
+	// its job.
+	Cleared func(ctx context.Context, tn *tenant.Tenant, m *Message) error
+	// Tracked gives the writes by which a campaign learns how its message stands; they go into the same commit, before it.
+	Tracked func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.Write, error)
+
 	turns turns
 	rests rests
+}
+
+// tracked is Tracked for messages that somebody tracks.
+func (d *Desk) tracked(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.Write, error) {
+	if d.Tracked == nil || m.Origin.Campaign == "" {
+		return nil, nil
+	}
+	return d.Tracked(ctx, tn, m)
 }
 
 // Outgoing asks for a message.

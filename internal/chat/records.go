@@ -153,8 +153,10 @@ type Send struct {
 
 // Origin is what asked for a message; zero for people.
 type Origin struct {
-	RunID string `json:"runId,omitempty"`
-	Step  string `json:"step,omitempty"`
+	RunID     string `json:"runId,omitempty"`
+	Step      string `json:"step,omitempty"`
+	Campaign  string `json:"campaign,omitempty"`
+	Recipient string `json:"recipient,omitempty"` // of the campaign
 }
 
 // Messages is the kind.

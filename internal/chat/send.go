@@ -141,6 +141,11 @@ func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.C
 	if (m.Origin.RunID != "" || m.Type == "template") && c.OptedOutAt != nil {
 		return nil, &Refusal{"opted_out", "The contact asked for no more messages."}
 	}
+	if m.Origin.Campaign != "" && d.Cleared != nil {
+		if err := d.Cleared(ctx, tn, m); err != nil {
+			return nil, err
+		}
+	}
 	if m.Type == "template" {
 		_, err = d.checkTemplate(ctx, tn, m.Content)
 	}
@@ -287,6 +292,11 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		if err != nil {
 			return nil, err
 		}
+		told, err := d.tracked(ctx, tn, m)
+		writes = append(writes, told...)
+		if err != nil {
+			return nil, err
+		}
 		writes = append(writes, news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View()), Messages.Update(m))
 		return append(writes, waiting...), nil
 	})
@@ -306,7 +316,11 @@ func (d *Desk) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, m
 		m.Send.State, m.Status = unconfirmed, Unconfirmed
 		now := d.Now().UTC()
 		m.StatusAt[Unconfirmed] = now
-		return []store.Write{news.Write(now, news.MessageStatus, m.ID+"|unconfirmed|"+itoa(int(m.Send.Token)), "message", m.View()), Messages.Update(m)}, nil
+		writes, err := d.tracked(ctx, tn, m)
+		if err != nil {
+			return nil, err
+		}
+		return append(writes, news.Write(now, news.MessageStatus, m.ID+"|unconfirmed|"+itoa(int(m.Send.Token)), "message", m.View()), Messages.Update(m)), nil
 	})
 	if err != nil {
 		return job.Result{}, err
@@ -342,6 +356,11 @@ func (d *Desk) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		if err != nil {
 			return nil, err
 		}
+		told, err := d.tracked(ctx, tn, m)
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, told...)
 		return append(writes, news.Write(now, news.MessageStatus, m.ID+"|refused", "message", m.View()), Messages.Update(m)), nil
 	})
 	if err != nil {

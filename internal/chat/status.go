@@ -51,6 +51,11 @@ func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 		}
 		writes = append(writes, on...)
 	}
+	told, err := d.tracked(ctx, tn, m)
+	if err != nil {
+		return nil, err
+	}
+	writes = append(writes, told...)
 	writes = append(writes, news.Write(at(st.Timestamp, dl.ReceivedAt), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View()), Messages.Update(m))
 	return nil, tn.DB.Commit(ctx, append(writes, waiting...)...)
 }

@@ -1,0 +1,79 @@
+package campaign
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/mail"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// Bureau is the work on campaigns, for every client; the tenant says whose.
+type Bureau struct {
+	Book      *crm.Book
+	Office    *mail.Office
+	Desk      *chat.Desk
+	Tenants   *tenant.Registry
+	Queue     store.Queue
+	PublicURL string // base of the links in mails
+	Now       func() time.Time
+	Log       *slog.Logger
+
+	mu    sync.Mutex
+	going map[string]*going // by campaign
+}
+
+// going is what this process knows of a campaign that is under way. All of it can be forgotten.
+type going struct {
+	busy sync.Mutex // one window at a time
+
+	mu       sync.Mutex
+	limit    *rate.Limiter
+	told     time.Time // when its progress was told last
+	refusals int       // in a row, for what all of its messages have in common
+	why      string    // of the last of them
+	state    string    // of the campaign, as read at
+	seen     time.Time
+}
+
+func (b *Bureau) under(campaignID string) *going {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.going == nil {
+		b.going = map[string]*going{}
+	}
+	g := b.going[campaignID]
+	if g == nil {
+		g = &going{limit: rate.NewLimiter(rate.Inf, 1)}
+		b.going[campaignID] = g
+	}
+	return g
+}
+
+// forget drops what is known of a campaign that is over.
+func (b *Bureau) forget(campaignID string) {
+	b.mu.Lock()
+	delete(b.going, campaignID)
+	b.mu.Unlock()
+}
+
+// pace takes the campaign's next place in time; see mail.Office.Pace.
+func (g *going) pace(perSecond float64, now time.Time) (wait time.Duration, cancel func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	want := rate.Inf
+	if perSecond > 0 {
+		want = rate.Limit(perSecond)
+	}
+	if g.limit.Limit() != want {
+		g.limit.SetLimitAt(now, want)
+	}
+	r := g.limit.ReserveN(now, 1)
+	return r.DelayFrom(now), func() { r.CancelAt(now) }
+}
