@@ -262,9 +262,9 @@ func (b *Bureau) learn(campaignID, state, reason string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case state == Failed && slices.Contains(alike, reason):
+	case state == Failed && (slices.Contains(alike, reason) || strings.HasPrefix(reason, badTemplates)):
 		g.refusals++
-		g.why = "whatsapp." + reason
+		g.why = badTemplates + strings.TrimPrefix(reason, badTemplates)
 	case state == Sent || state == Delivered || state == Read:
 		g.refusals = 0
 	}

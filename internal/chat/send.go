@@ -293,10 +293,10 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 			return nil, err
 		}
 		told, err := d.tracked(ctx, tn, m)
-		writes = append(writes, told...)
 		if err != nil {
 			return nil, err
 		}
+		writes = append(writes, told...)
 		writes = append(writes, news.Write(now, news.MessageStatus, m.ID+"|accepted", "message", m.View()), Messages.Update(m))
 		return append(writes, waiting...), nil
 	})
