@@ -140,6 +140,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 
 	a.jobNews = newJobNews(a.Queue, a.Tenants, func(code string) { a.Hub.Poke(code) }, log.With("part", "job news"))
 	a.Queue = toldQueue{a.Queue, a.jobNews}
+	storage.Queue.OnSweep(a.jobNews.add)
 	a.onClose("job news", a.jobNews.flush)
 
 	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})

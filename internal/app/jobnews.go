@@ -161,7 +161,7 @@ func jobItem(j store.Job) store.Write {
 	return news.Write(time.Now(), news.JobUpdated, key, "job", api.ViewJob(j))
 }
 
-// toldQueue is a queue that tells of what is changed through it. Of what Promote changes it tells when that is claimed.
+// toldQueue is a queue that tells of what is changed through it. What changes by itself, the engine tells (OnSweep).
 type toldQueue struct {
 	store.Queue
 	news *jobNews

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/socketio/sockettest"
+	"github.com/ecodrix/ecod/internal/store"
 )
 
 // allSince asks on until everything since a number is told.
@@ -66,6 +67,25 @@ func TestJobsAreTold(t *testing.T) {
 	}
 	for _, s := range other.all() {
 		t.Errorf("BETA hears %s", s.Event)
+	}
+	// what expires by itself, and what is cancelled by hand
+	made, err := e.app.Queue.Enqueue(t.Context(),
+		store.NewJob{Tenant: "ACME", Type: "test.late", ExpiresAt: time.Now().Add(time.Millisecond)},
+		store.NewJob{Tenant: "ACME", Type: "test.far", RunAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live.find("job.updated", "job.type", "test.far")
+	a.call("POST", "/api/jobs/"+made[1].Job.ID+"/cancel", nil).want(200)
+	for i, state := range []string{"expired", "cancelled"} {
+		eventually(t, state+" is heard", func() string {
+			for _, s := range live.all() {
+				if dig(s.Data, "job.id") == made[i].Job.ID && dig(s.Data, "job.state") == state {
+					return ""
+				}
+			}
+			return "not yet"
+		})
 	}
 	changes := 0
 	for _, s := range live.all() {

@@ -88,6 +88,8 @@ type Queue struct {
 	wake chan struct{}
 	due  atomic.Int64 // when the first scheduled job known is due, Unix ms
 
+	swept atomic.Pointer[func(ids ...string)] // OnSweep's
+
 	// Of the writer: used inside file.write only, which runs one function at a time. They are hints;
 	// what must be right is in the tables.
 	read   time.Time         // the clock at the last change
@@ -136,6 +138,10 @@ func openQueue(ctx context.Context, f *file, now func() time.Time) (*Queue, erro
 // be told by one value. It is meant for one receiver in this process.
 func (q *Queue) Wake() <-chan struct{} { return q.wake }
 
+// OnSweep sets what hears of jobs that changed by themselves, after the commit: that expired, or whose lease ran out. Of
+// all other changes the caller of a method knows. f must not block.
+func (q *Queue) OnSweep(f func(ids ...string)) { q.swept.Store(&f) }
+
 func (q *Queue) signal() {
 	select {
 	case q.wake <- struct{}{}:
@@ -153,6 +159,7 @@ type change struct {
 	lanes map[string]*laneChange
 	ready bool  // a job became ready
 	due   int64 // the earliest job scheduled
+	swept []string
 }
 
 type laneChange struct {
@@ -182,6 +189,9 @@ func (q *Queue) changing(fn func(c *change) error) func(tx *wtx) error {
 		}
 		if err := c.flush(); err != nil {
 			return err
+		}
+		if f := q.swept.Load(); f != nil && len(c.swept) > 0 {
+			tx.onCommit(func() { (*f)(c.swept...) })
 		}
 		if c.ready || c.due < never {
 			tx.onCommit(func() {

@@ -81,12 +81,13 @@ func (c *change) expire(limit int) (int, error) {
 		lane, tenant, state string
 	}
 	var late []job
-	for r, err := range c.rows(`SELECT n, lane, tenant, state FROM jobs INDEXED BY jobsExpiry
+	for r, err := range c.rows(`SELECT n, lane, tenant, state, _id FROM jobs INDEXED BY jobsExpiry
 		WHERE expiresAt IS NOT NULL AND endedAt IS NULL AND expiresAt <= ? AND state <> 'running' LIMIT ?`, c.now, limit) {
 		if err != nil {
 			return 0, err
 		}
 		late = append(late, job{r.int(0), r.text(1), r.text(2), r.text(3)})
+		c.swept = append(c.swept, r.text(4))
 	}
 	for _, j := range late {
 		if _, err := c.exec(`UPDATE jobs SET state = 'expired', endedAt = ? WHERE n = ?`, c.now, j.n); err != nil {
@@ -108,13 +109,14 @@ func (c *change) takeBack(limit int) (ready, all int, err error) {
 		errors       string
 	}
 	var lost []job
-	for r, err := range c.rows(`SELECT n, lane, tenant, attempt, cancelRequested, crashes, errors, expiresAt FROM jobs INDEXED BY jobsRunning
+	for r, err := range c.rows(`SELECT n, lane, tenant, attempt, cancelRequested, crashes, errors, expiresAt, _id FROM jobs INDEXED BY jobsRunning
 		WHERE state = 'running' AND leaseUntil <= ? LIMIT ?`, c.now, limit) {
 		if err != nil {
 			return 0, 0, err
 		}
 		lost = append(lost, job{r.int(0), r.text(1), r.text(2), int(r.int(3)), r.int(4) != 0,
 			!r.null(7) && r.int(7) <= c.now, r.int(5) + 1, r.text(6)})
+		c.swept = append(c.swept, r.text(8))
 	}
 	for _, j := range lost {
 		to, endedAt := store.Ready, any(c.now)
