@@ -35,7 +35,7 @@ type ByCode struct {
 type ClientView struct {
 	ClientCode     string           `json:"clientCode" example:"ACME"`
 	Name           string           `json:"name"`
-	Status         string           `json:"status" enum:"active,suspended,erasing"`
+	Status         string           `json:"status" enum:"active,suspended,erasing,unreadable" doc:"unreadable: its document in ClientSecrets does not decode; what was known of it is served on."`
 	TimeZone       string           `json:"timeZone" doc:"IANA." example:"Asia/Kolkata"`
 	Locale         *string          `json:"locale"`
 	DefaultCountry *string          `json:"defaultCountry" doc:"ISO 3166-1 alpha-2, for phones written without a country."`

@@ -2,6 +2,7 @@ package crm
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/nyaruka/phonenumbers"
 )
@@ -10,17 +11,17 @@ import (
 // is used for numbers written without one. Numbers that no numbering plan knows are kept if they look like one
 // (8 to 15 digits): plans change faster than tables. False: it cannot be a phone number.
 func Phone(raw, country string) (string, bool) {
-	if len(raw) > 64 {
+	if len(raw) > 256 {
 		return "", false
 	}
-	raw = strings.TrimSpace(raw)
+	raw = plainPhone(raw)
 	plus := strings.HasPrefix(raw, "+")
 	var b strings.Builder
 	for _, c := range raw {
 		switch {
 		case c >= '0' && c <= '9':
 			b.WriteRune(c)
-		case c == '+' && b.Len() == 0, strings.ContainsRune(" -.()/\u00a0\u2010\u2011\u2013", c):
+		case c == '+' && b.Len() == 0, strings.ContainsRune(" -.()/", c):
 		default:
 			return "", false
 		}
@@ -44,6 +45,57 @@ func Phone(raw, country string) (string, bool) {
 		return "", false
 	}
 	return "+" + digits, true
+}
+
+// plainPhone brings the characters that contact apps, spreadsheets and keyboards put into numbers to those of ASCII:
+// digits of any script, spaces, dashes and plus signs of any width; marks that nobody sees go.
+func plainPhone(raw string) string {
+	out := strings.TrimSpace(strings.Map(func(c rune) rune {
+		switch {
+		case c < unicode.MaxASCII && c > ' ':
+			return c
+		case unicode.Is(unicode.Nd, c):
+			return digitOf(c)
+		case unicode.IsSpace(c):
+			return ' '
+		case unicode.Is(unicode.Pd, c), c == '\u2212', c == '\u00ad':
+			return '-'
+		case unicode.Is(unicode.Cf, c): // directions, joiners, a byte order mark
+			return -1
+		}
+		switch c {
+		case '\uff0b':
+			return '+'
+		case '\uff08':
+			return '('
+		case '\uff09':
+			return ')'
+		case '\uff0e', '\u00b7', '\u2022':
+			return '.'
+		case '\uff0f':
+			return '/'
+		}
+		return c
+	}, raw))
+	if len(out) > 4 && strings.EqualFold(out[:4], "tel:") {
+		out = strings.TrimSpace(out[4:])
+	}
+	return out
+}
+
+// digitOf gives a decimal digit of any script as one of ASCII: every script has its ten in a row, from zero on.
+func digitOf(c rune) rune {
+	for _, r := range unicode.Nd.R16 {
+		if lo := rune(r.Lo); c >= lo && c <= rune(r.Hi) {
+			return '0' + (c-lo)%10
+		}
+	}
+	for _, r := range unicode.Nd.R32 {
+		if lo := rune(r.Lo); c >= lo && c <= rune(r.Hi) {
+			return '0' + (c-lo)%10
+		}
+	}
+	return c
 }
 
 // PhoneKey brings an E.164 number to the form in which the spellings of one line are equal. Three countries changed

@@ -19,6 +19,9 @@ const (
 	Active    = "active"
 	Suspended = "suspended"
 	Erasing   = "erasing"
+
+	// Unreadable is shown of a client whose document does not decode; it is never written.
+	Unreadable = "unreadable"
 )
 
 // Account is a client's document in ClientSecrets. Secret members hold ciphertext (package secret), bound to the

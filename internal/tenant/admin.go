@@ -99,7 +99,8 @@ func decode(rec store.Record) (*Account, error) {
 	return a, nil
 }
 
-// List reads accounts by code, after a code. Documents that cannot be read are left out.
+// List reads accounts by code, after a code. A document that cannot be read is an account of status Unreadable, with what
+// is known of it: it may be served on. What is under an id that is no code is no client.
 func (r *Registry) List(ctx context.Context, after string, limit int) ([]*Account, error) {
 	var out []*Account
 	for {
@@ -113,14 +114,30 @@ func (r *Registry) List(ctx context.Context, after string, limit int) ([]*Accoun
 		}
 		for _, rec := range recs {
 			after = rec.ID
-			if a, err := decode(rec); err == nil {
-				out = append(out, a)
+			if code, ok := Code(rec.ID); !ok || code != rec.ID {
+				continue
 			}
+			a, err := decode(rec)
+			if err != nil {
+				a = r.unreadable(rec.ID)
+			}
+			out = append(out, a)
 		}
 		if len(recs) < q.Limit || len(out) == limit {
 			return out, nil
 		}
 	}
+}
+
+// unreadable is what is known of a client whose document cannot be read.
+func (r *Registry) unreadable(code string) *Account {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	a := &Account{Code: code, Status: Unreadable}
+	if e := r.clients[code]; e != nil {
+		a.Name, a.AllowedOrigins = e.name, slices.Clone(e.origins)
+	}
+	return a
 }
 
 // Change edits an account and takes the edit into memory at once. edit may run more than once.
