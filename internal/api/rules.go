@@ -23,7 +23,9 @@ func RegisterRules(a *API, engine *rule.Engine) {
 	s := rules{engine}
 	const tag = "Automation"
 	Client(a, Op{Route: "POST /api/crm/automations/rules", ID: "createRule", Tag: tag, Summary: "Create a rule", Status: http.StatusCreated,
-		Description: "With enabled:true it is live at once. warnings name what its author should look at."}, s.create)
+		Description: "With enabled:true it is live at once. warnings name what its author should look at: code cycle, with the rules that lead to each other. " +
+			"A rule that a lead enters more than 10 times in an hour is paused by itself (pausedFor too_many_runs). Waits: what follows a wait until a moment is " +
+			"skipped (too_late) where the moment has passed: half of a negative offset after it, else an hour to a day."}, s.create)
 	Client(a, Op{Route: "GET /api/crm/automations/rules", ID: "listRules", Tag: tag, Summary: "List rules, newest first"}, s.list)
 	Client(a, Op{Route: "GET /api/crm/automations/rules/{id}", ID: "getRule", Tag: tag, Summary: "Read a rule's draft"}, s.get)
 	Client(a, Op{Route: "PATCH /api/crm/automations/rules/{id}", ID: "updateRule", Tag: tag, Summary: "Change a rule's draft",
@@ -83,6 +85,7 @@ type ruleInput struct {
 		Enabled   bool          `json:"enabled,omitempty" doc:"Publish it at once."`
 		Condition string        `json:"condition,omitempty" maxLength:"2000" example:"lead.score >= 0 && !('vip' in lead.tags)"`
 		Reenrol   Reenrol       `json:"reenrol,omitzero"`
+		Exits     []string      `json:"exits,omitempty" maxItems:"20" doc:"What makes a run pointless: reply, opt_out, goal:<condition>, stage:<id>. Of rules with a wait, reply and opt_out if left out."`
 		Actions   []rule.Action `json:"actions" minItems:"1" maxItems:"100"`
 	}
 }
@@ -95,7 +98,7 @@ func (s rules) create(ctx context.Context, tn *tenant.Tenant, in *ruleInput) (*t
 		return nil, err
 	}
 	r, err := s.engine.Create(ctx, tn, strings.TrimSpace(b.Name), b.Enabled, rule.Definition{
-		Trigger: b.Trigger, Condition: b.Condition, Reenrol: b.Reenrol.Reenrol, Actions: b.Actions,
+		Trigger: b.Trigger, Condition: b.Condition, Reenrol: b.Reenrol.Reenrol, Exits: b.Exits, Actions: b.Actions,
 	})
 	out, err := tagged(r, err)
 	if err == nil {
@@ -126,13 +129,14 @@ type rulePatch struct {
 	ByID
 	IfMatch string `header:"If-Match" maxLength:"100" doc:"The ETag that the rule was read with."`
 	Body    struct {
-		Name      *string          `json:"name,omitempty" minLength:"1" maxLength:"200"`
-		Trigger   *string          `json:"trigger,omitempty" maxLength:"100"`
-		Enabled   *bool            `json:"enabled,omitempty" doc:"true publishes the draft, false pauses."`
-		Condition Optional[string] `json:"condition,omitzero" maxLength:"2000" doc:"null removes it."`
-		Reenrol   *Reenrol         `json:"reenrol,omitempty"`
-		Actions   []rule.Action    `json:"actions,omitempty" minItems:"1" maxItems:"100"`
-		Version   int64            `json:"version,omitempty" minimum:"1" doc:"The version that was read, as If-Match."`
+		Name      *string            `json:"name,omitempty" minLength:"1" maxLength:"200"`
+		Trigger   *string            `json:"trigger,omitempty" maxLength:"100"`
+		Enabled   *bool              `json:"enabled,omitempty" doc:"true publishes the draft, false pauses."`
+		Condition Optional[string]   `json:"condition,omitzero" maxLength:"2000" doc:"null removes it."`
+		Reenrol   *Reenrol           `json:"reenrol,omitempty"`
+		Exits     Optional[[]string] `json:"exits,omitzero" maxItems:"20" doc:"null is the default again."`
+		Actions   []rule.Action      `json:"actions,omitempty" minItems:"1" maxItems:"100"`
+		Version   int64              `json:"version,omitempty" minimum:"1" doc:"The version that was read, as If-Match."`
 	}
 }
 
@@ -154,6 +158,9 @@ func (s rules) update(ctx context.Context, tn *tenant.Tenant, in *rulePatch) (*t
 	}
 	if b.Condition.Set {
 		edit.Condition = &b.Condition.Value
+	}
+	if b.Exits.Set {
+		edit.Exits = &b.Exits.Value
 	}
 	if b.Reenrol != nil {
 		edit.Reenrol = &b.Reenrol.Reenrol

@@ -23,6 +23,8 @@ func RegisterRuns(a *API, engine *rule.Engine, runner *job.Runner) {
 	Client(a, Op{Route: "GET /api/crm/automations/runs/{id}", ID: "getRun", Tag: tag, Summary: "Read a run with its steps"}, s.get)
 	Client(a, Op{Route: "PATCH /api/crm/automations/runs/{id}", ID: "resumeRun", Tag: tag, Summary: "Give a held run the variables it lacks",
 		Description: "The run goes on with them. A run that is not held: 409 run.not_held."}, s.supply)
+	Client(a, Op{Route: "POST /api/crm/automations/runs/{id}/cancel", ID: "cancelRun", Tag: tag, Summary: "End a run that goes on",
+		Description: "What it has not begun is not done any more. A run that has ended: 409 run.ended."}, s.cancel)
 	a.nullable("RunView", "held", "error")
 	a.nullable("StepView", "error")
 }
@@ -87,6 +89,14 @@ func (s runs) supply(ctx context.Context, tn *tenant.Tenant, in *runPatch) (*Ans
 		return nil, err
 	}
 	r, err := s.engine.Run(ctx, tn, in.ID) // where the job's first try failed, it is still held, and goes on later
+	if err != nil {
+		return nil, err
+	}
+	return OK(r.View())
+}
+
+func (s runs) cancel(ctx context.Context, tn *tenant.Tenant, in *ByID) (*Answer[rule.RunView], error) {
+	r, err := s.engine.CancelRun(ctx, tn, in.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -162,10 +162,13 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 			rule.SendTemplate: messages, rule.SendText: messages,
 			rule.SendEmail: rule.Mails{Office: office},
 		},
+		Replied: desk.WroteSince, Cancel: a.Queue.Cancel,
 	}
-	desk.Settled = a.Engine.Settled
+	webhooks := rule.Webhooks{Engine: a.Engine, Client: foreign(cfg.AllowPrivate, 10*time.Second)}
+	a.Engine.Doers[rule.PostWebhook] = webhooks
+	desk.Settled, desk.MayBegin, desk.Failed = a.Engine.Settled, a.Engine.MayBegin, a.Engine.Failed
 	book.Raise = a.Engine.Raise
-	office.Settled = a.Engine.MailSettled
+	office.Settled, office.MayBegin = a.Engine.MailSettled, a.Engine.MailMayBegin
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
@@ -175,7 +178,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	}
 	storage.OnDrop = a.eraseMedia
 	desk.MediaKnown, desk.MediaHandle = a.Media.Known, a.Media.Handle
-	desk.Arrived = arrived(a.Media.Arrived)
+	desk.Arrived = arrived(a.Media.Arrived, a.Engine.Arrived)
 	a.Runner = job.NewRunner(job.Config{
 		Queue: a.Queue, Wake: storage.Queue.Wake(), Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency, PerClient: max(2, cfg.WorkerConcurrency/2),
 		Poll: time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
@@ -184,6 +187,11 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.ResumeJob, Handle: a.Engine.HandleResume, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.WakeJob, Handle: a.Engine.HandleWake, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.AbandonedJob, Handle: a.Engine.HandleAbandoned, MaxAttempts: 20},
+		job.Type{Name: rule.ExitJob, Handle: a.Engine.HandleExit, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.FailedJob, Handle: a.Engine.HandleFailed, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.WebhookJob, Handle: webhooks.Handle, Abandoned: rule.Abandoned, Timeout: 30 * time.Second, Base: 10 * time.Second, Cap: time.Hour, MaxAttempts: rule.WebhookAttempts},
 		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 5 * time.Minute, // a file may have to be handed over first
 			Base: 5 * time.Second, Cap: 30 * time.Minute, Abandoned: desk.Abandoned},
 		job.Type{Name: chat.WithdrawJob, Handle: desk.HandleWithdraw, MaxAttempts: 20},

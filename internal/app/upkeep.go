@@ -27,6 +27,7 @@ var retention = []struct {
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
 	{mail.Letters.Schema.Kind, "at", 90 * 24 * time.Hour},
+	{rule.Posts.Schema.Kind, "at", 30 * 24 * time.Hour},
 }
 
 // pruneMost bounds one pruning of one kind, so that no writer waits for it.

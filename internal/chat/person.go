@@ -204,3 +204,20 @@ func at(t, otherwise time.Time) time.Time {
 	}
 	return t
 }
+
+// WroteSince tells whether a contact wrote to the client after some moment.
+func (d *Desk) WroteSince(ctx context.Context, tn *tenant.Tenant, contactID string, since time.Time) (bool, error) {
+	cvs, err := Conversations.Find(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("contactId", store.Eq, contactID)}})
+	if err != nil {
+		return false, err
+	}
+	for _, cv := range cvs {
+		n, err := tn.DB.Count(ctx, store.Query{Kind: Messages.Schema.Kind, Where: []store.Term{
+			store.Where("inbox", store.Eq, cv.ID), store.Where("at", store.Gt, since.UnixMilli()),
+		}})
+		if err != nil || n > 0 {
+			return n > 0, err
+		}
+	}
+	return false, nil
+}

@@ -29,6 +29,10 @@ type Desk struct {
 	Log   *slog.Logger
 	// Settled gives the jobs that follow when a message with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, m *Message) []store.NewJob
+	// MayBegin is asked right before a message with an origin departs; a *Refusal keeps it back.
+	MayBegin func(ctx context.Context, tn *tenant.Tenant, runID, step string) error
+	// Failed gives the jobs that follow when a message of ours failed, of whatever origin.
+	Failed func(tn *tenant.Tenant, m *Message) []store.NewJob
 	// Arrived gives the jobs that follow from a customer's message. It may be asked again for the same message, and must
 	// then give the same jobs.
 	Arrived func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error)

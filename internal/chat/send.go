@@ -110,10 +110,19 @@ func (m *Message) failure() string {
 }
 
 func (d *Desk) settled(tn *tenant.Tenant, m *Message) []store.NewJob {
+	next := d.failed(tn, m)
 	if d.Settled == nil {
+		return next
+	}
+	return append(next, d.Settled(tn, m)...)
+}
+
+// failed gives the jobs that follow from a message's failure; none while it has not failed.
+func (d *Desk) failed(tn *tenant.Tenant, m *Message) []store.NewJob {
+	if d.Failed == nil || m.Status != FailedSend || m.Direction != Out {
 		return nil
 	}
-	return d.Settled(tn, m)
+	return d.Failed(tn, m)
 }
 
 // done ends a send that needs nothing more but what follows from it.
@@ -137,6 +146,11 @@ func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.C
 	}
 	if err != nil {
 		return nil, err
+	}
+	if m.Origin.RunID != "" && d.MayBegin != nil {
+		if err := d.MayBegin(ctx, tn, m.Origin.RunID, m.Origin.Step); err != nil {
+			return nil, err
+		}
 	}
 	if (m.Origin.RunID != "" || m.Type == "template") && c.OptedOutAt != nil {
 		return nil, &Refusal{"opted_out", "The contact asked for no more messages."}

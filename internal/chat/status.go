@@ -32,7 +32,7 @@ func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 	}
 	named := m.WAMID != ""
 	if !m.apply(st) {
-		return nil, nil
+		return d.failed(tn, m), nil // known before: only what follows may be missing
 	}
 	var waiting []store.Write
 	if !named {
@@ -57,7 +57,10 @@ func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 	}
 	writes = append(writes, told...)
 	writes = append(writes, news.Write(at(st.Timestamp, dl.ReceivedAt), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View()), Messages.Update(m))
-	return nil, tn.DB.Commit(ctx, append(writes, waiting...)...)
+	if err := tn.DB.Commit(ctx, append(writes, waiting...)...); err != nil {
+		return nil, err
+	}
+	return d.failed(tn, m), nil
 }
 
 // refused gives the writes that opt a customer out whose messages Meta refuses because they asked for none. contactID

@@ -26,6 +26,8 @@ type Office struct {
 	Log  *slog.Logger
 	// Settled gives the jobs that follow when a letter with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, l *Letter) []store.NewJob
+	// MayBegin is asked right before a run's letter goes out; a *Refusal keeps it back.
+	MayBegin func(ctx context.Context, tn *tenant.Tenant, runID, step string) error
 
 	mu      sync.Mutex
 	windows map[string]*window // by client

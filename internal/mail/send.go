@@ -136,6 +136,14 @@ func (o *Office) guard(ctx context.Context, tn *tenant.Tenant, l *Letter) (*Erro
 	if !l.ExpiresAt.IsZero() && o.Now().After(l.ExpiresAt) {
 		return &Error{"expired", "It was not sent before its time was over."}, nil
 	}
+	if l.Origin.RunID != "" && o.MayBegin != nil {
+		var r *Refusal
+		if err := o.MayBegin(ctx, tn, l.Origin.RunID, l.Origin.Step); errors.As(err, &r) {
+			return &Error{r.Code, r.Detail}, nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
 	sup, err := o.Book.Suppressed(ctx, tn, crm.ChannelEmail, l.To)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ type Definition struct {
 	Trigger   string   `json:"trigger"`
 	Condition string   `json:"condition,omitempty"`
 	Reenrol   Reenrol  `json:"reenrol"`
+	Exits     []string `json:"exits,omitzero"` // nil: the default
 	Actions   []Action `json:"actions"`
 }
 
@@ -107,6 +108,7 @@ func (d *Definition) validate(v *validation) error {
 	default:
 		v.add("/reenrol", `must be "once_active", "once_ever", "every_event" or {"cooldown":"24h"}`)
 	}
+	v.exits(d.Exits)
 	if len(d.Actions) == 0 {
 		v.add("/actions", "must hold at least one action")
 	}

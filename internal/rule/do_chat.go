@@ -44,6 +44,9 @@ func (d Messages) Outcome(ctx context.Context, tn *tenant.Tenant, ref string) (E
 		if m.Error != nil {
 			se = &StepError{m.Error.Code, m.Error.Title}
 		}
+		if NotBegun(se.Code) {
+			return Ended{State: StepSkipped, Error: se}, nil
+		}
 		return Ended{State: StepFailed, Error: se}, nil
 	}
 	end := Ended{State: StepDone, Output: raw(map[string]string{"messageId": m.ID, "wamid": m.WAMID})}

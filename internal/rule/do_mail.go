@@ -66,6 +66,9 @@ func (d Mails) Outcome(ctx context.Context, tn *tenant.Tenant, ref string) (Ende
 		if l.Error != nil {
 			se = &StepError{l.Error.Code, l.Error.Title}
 		}
+		if NotBegun(se.Code) {
+			return Ended{State: StepSkipped, Error: se}, nil
+		}
 		return Ended{State: StepFailed, Error: se}, nil
 	}
 	return Ended{}, nil
@@ -80,4 +83,14 @@ func (e *Engine) MailSettled(tn *tenant.Tenant, l *mail.Letter) []store.NewJob {
 	n := e.Advance(tn, l.Origin.RunID, l.Origin.Step, l.ID)
 	n.Causation.Message = l.ID
 	return []store.NewJob{n}
+}
+
+// MailMayBegin is MayBegin for letters. It is the MayBegin of mail.Office.
+func (e *Engine) MailMayBegin(ctx context.Context, tn *tenant.Tenant, runID, step string) error {
+	err := e.MayBegin(ctx, tn, runID, step)
+	var r *chat.Refusal
+	if errors.As(err, &r) {
+		return &mail.Refusal{Code: r.Code, Detail: r.Detail}
+	}
+	return err
 }

@@ -16,6 +16,15 @@
 // then and the rule's version that the run began with. Variables that will be
 // missing hold a run before anything is done.
 //
+// # Waits and exits
+//
+// A wait (wait.go) begins when what is planned before it has ended, and is a job
+// due at its end. What follows a wait until a moment is not sent after that moment
+// is of no more use: the steps up to the next wait are skipped, too_late. What makes a
+// run pointless (exit.go: a reply, an opt-out, a goal, a stage) ends it when it
+// happens, by a job that every occurrence of the lead leaves, and is looked at again
+// before each leg, and by MayBegin right before an external step.
+//
 // # A new external action
 //
 // Whoever does a type of action (a Doer, external.go) has to:
@@ -25,6 +34,8 @@
 //     renders it into a frozen input, such as EmailInput;
 //   - implement Plan, Job and Outcome on records of its own, and be put into
 //     Engine.Doers by package app; until then rules with the type are refused;
+//   - ask Engine.MayBegin right before the effect, and give StepSkipped as the outcome
+//     of what it kept back (NotBegun);
 //   - leave Engine.Advance(tn, runID, step, ref) to its job's Result.Next (or to
 //     job.Dead) when what it made was done, failed, or lost its answer: also when the
 //     job runs again and finds it so.

@@ -15,6 +15,7 @@ type Edit struct {
 	Trigger   *string
 	Condition *string
 	Reenrol   *Reenrol
+	Exits     *[]string // to nil: the default
 	Actions   []Action
 	Enabled   *bool // true makes the draft live, false pauses
 }
@@ -42,7 +43,7 @@ func (e *Engine) Edit(ctx context.Context, tn *tenant.Tenant, ruleID string, ed 
 		case *ed.Enabled:
 			writes = append(writes, r.publish(now))
 		case r.Live != nil:
-			r.Status = Paused
+			r.Status, r.PausedFor = Paused, ""
 		}
 		r.UpdatedAt = now
 		if err := tn.DB.Commit(ctx, append(writes, Rules.Update(r))...); err != nil {
@@ -51,6 +52,9 @@ func (e *Engine) Edit(ctx context.Context, tn *tenant.Tenant, ruleID string, ed 
 		r.Version++
 		return nil
 	})
+	if err == nil {
+		e.lookForCycle(ctx, tn, r)
+	}
 	return r, err
 }
 
@@ -66,6 +70,9 @@ func (ed Edit) apply(r *Rule) {
 	}
 	if ed.Reenrol != nil {
 		r.Draft.Reenrol = *ed.Reenrol
+	}
+	if ed.Exits != nil {
+		r.Draft.Exits = *ed.Exits
 	}
 	if ed.Actions != nil {
 		r.Draft.Actions = ed.Actions

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/clock"
@@ -33,6 +34,10 @@ type Engine struct {
 	Log   *slog.Logger
 	// PrivateNetworks lets rules name addresses in the operator's own networks, also without TLS.
 	PrivateNetworks bool
+	// Replied tells whether a contact wrote after some moment (chat.Desk.WroteSince); nil: nobody does.
+	Replied func(ctx context.Context, tn *tenant.Tenant, contactID string, since time.Time) (bool, error)
+	// Cancel gives up jobs that nobody needs any more (store.Queue.Cancel); they would do nothing. nil: they stay.
+	Cancel func(ctx context.Context, ids ...string) ([]string, error)
 
 	locks locks
 }
@@ -206,6 +211,18 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		if reason == "" && seen {
 			reason = ConditionFalse // it did not match when the lead saw this event
 		}
+		if reason == "" {
+			trips, err := e.breaks(ctx, tn, r, lead, now)
+			if err != nil {
+				return nil, err
+			}
+			if trips {
+				var pause []store.Write
+				reason, pause = r.trips(ev.Trigger, now)
+				eff.writes = append(eff.writes, pause...)
+				e.Log.Warn("a lead enters a rule too often", "client", tn.Code, "rule", r.ID, "paused", len(pause) > 0)
+			}
+		}
 		if reason != "" {
 			eff.outcome.Skipped = append(eff.outcome.Skipped, Skip{r.ID, reason})
 			continue
@@ -374,7 +391,8 @@ func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs 
 	for _, run := range runs {
 		next = append(next, e.stepJobs(tn, run)...)
 	}
-	return next, nil
+	exits, err := e.exitJobs(ctx, tn, ev.ID, ev.Outcome.LeadID, ev.Trigger, ev.ReceivedAt)
+	return append(next, exits...), err
 }
 
 func causeKey(eventRef, key, trigger string) string { return id.Derived("evk", eventRef, key, trigger) }
@@ -435,3 +453,5 @@ func (e *Engine) Event(ctx context.Context, tn *tenant.Tenant, eventID string) (
 	}
 	return ev, err
 }
+
+func itoa(n int) string { return strconv.Itoa(n) }

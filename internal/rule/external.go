@@ -45,9 +45,9 @@ type Task struct {
 
 // Ended is how an external step ended.
 type Ended struct {
-	State  string          // StepDone, StepFailed or StepUnconfirmed; "" if it has not
+	State  string          // StepDone, StepFailed, StepUnconfirmed, or StepSkipped where MayBegin said so; "" if it has not
 	Output json.RawMessage // shown in the run
-	Error  *StepError      // of a failed one
+	Error  *StepError      // of a failed or skipped one
 	// Result is what later actions of the run see under the root of the action's type: {{meet.url}}.
 	Result map[string]any
 }
@@ -67,11 +67,6 @@ type MeetInput struct {
 	DurationMinutes int        `json:"durationMinutes"`
 	TimeZone        string     `json:"timeZone"` // IANA; in which it is shown
 	Attendees       []Attendee `json:"attendees,omitempty"`
-}
-
-// WebhookInput is the frozen input of webhooks.
-type WebhookInput struct {
-	URL string `json:"url"`
 }
 
 // TemplateInput and TextInput are the frozen inputs of WhatsApp sends.
@@ -132,7 +127,7 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 		return nil, nil
 	}
 	s := &run.Steps[i]
-	if s.State != StepQueued || run.Ended() {
+	if s.State != StepQueued {
 		return e.again(ctx, tn, run, s.Led)
 	}
 	doer := e.Doers[s.Type]
@@ -149,8 +144,14 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 		if end.Error == nil {
 			end.Error = &StepError{"failed", "The step failed."}
 		}
-		fail(run, i, now, end.Error)
 		s.Output = end.Output
+		if run.Ended() {
+			s.State, s.Error, s.EndedAt = StepFailed, end.Error, &now
+		} else {
+			fail(run, i, now, end.Error)
+		}
+	case StepSkipped:
+		s.State, s.Error, s.EndedAt = StepSkipped, end.Error, &now
 	case StepDone, StepUnconfirmed:
 		s.State, s.Output, s.EndedAt = end.State, end.Output, &now
 		if root := external[s.Type]; root != "" && end.Result != nil {
@@ -193,9 +194,6 @@ func (e *Engine) planStep(ctx context.Context, tn *tenant.Tenant, run *Run, s *S
 	if doer == nil {
 		return "", nil, &chat.Refusal{Code: "not_available", Detail: "Actions of type " + s.Type + " are not available here."}
 	}
-	if s.Error != nil {
-		return "", nil, &chat.Refusal{Code: s.Error.Code, Detail: s.Error.Detail}
-	}
 	if s.Input == nil {
 		return "", nil, &chat.Refusal{Code: "too_long", Detail: "The step is too long once its placeholders are filled."}
 	}
@@ -225,10 +223,13 @@ func fail(run *Run, i int, now time.Time, se *StepError) {
 	run.end(RunFailed, now, se)
 }
 
-// stepJobs gives the job of the external step that a run waits for.
+// stepJobs gives the job of what a run waits for: an external step, or the end of a wait.
 func (e *Engine) stepJobs(tn *tenant.Tenant, run *Run) []store.NewJob {
 	if run.Ended() {
 		return nil
+	}
+	if run.State == RunWaiting {
+		return e.wakeJob(tn, run)
 	}
 	for _, s := range run.Steps {
 		if doer := e.Doers[s.Type]; s.State == StepQueued && doer != nil {

@@ -35,6 +35,9 @@ func newScope(ev *Event, l *crm.Lead, c *crm.Contact, extra map[string]any, now 
 	s := &scope{env: emptyEnv(), purse: ev.purse()}
 	s.env["event"] = map[string]any{"trigger": ev.Trigger, "variables": vars, "occurredAt": ev.OccurredAt}
 	s.env["now"] = now
+	if ev.Appointment != nil {
+		s.env["appointment"] = ev.Appointment
+	}
 	if c != nil {
 		s.env["contact"] = map[string]any{
 			"id": c.ID, "name": c.Name, "phone": c.Phone, "email": c.Email, "username": c.Username, "optedOut": c.OptedOutAt != nil,

@@ -32,14 +32,13 @@ type course struct {
 var errLeadGone = errors.New("rule: the lead is gone")
 
 func (e *Engine) course(ctx context.Context, tn *tenant.Tenant, run *Run) (*course, error) {
-	c := &course{}
-	var err error
-	if c.lead, c.contact, err = e.subjectOf(ctx, tn, run); err != nil {
+	s, err := e.subjectOf(ctx, tn, run)
+	if err != nil {
 		return nil, err
 	}
-	if c.ev, err = Events.Get(ctx, tn.DB, run.EventRef); errors.Is(err, store.ErrNotFound) {
-		// a run may wait for longer than events are kept
-		c.ev, err = &Event{ID: run.EventRef, EventID: run.EventID, LeadID: run.LeadID, Outcome: &Outcome{LeadID: run.LeadID}}, nil
+	c := &course{lead: s.lead, contact: s.contact}
+	if c.ev, err = Events.Get(ctx, tn.DB, run.EventRef); errors.Is(err, store.ErrNotFound) && run.Told != nil {
+		c.ev, err = run.Told, nil // a run may wait for longer than events are kept
 	}
 	if err != nil {
 		return nil, err
@@ -53,20 +52,29 @@ func (e *Engine) course(ctx context.Context, tn *tenant.Tenant, run *Run) (*cour
 	return c, err
 }
 
+// subject is whom a run is about.
+type subject struct {
+	lead    *crm.Lead
+	contact *crm.Contact
+}
+
 // subjectOf reads the lead and the contact of a run.
-func (e *Engine) subjectOf(ctx context.Context, tn *tenant.Tenant, run *Run) (*crm.Lead, *crm.Contact, error) {
-	lead, err := e.Book.LeadByID(ctx, tn, run.LeadID)
+func (e *Engine) subjectOf(ctx context.Context, tn *tenant.Tenant, run *Run) (s subject, err error) {
+	s.lead, err = e.Book.LeadByID(ctx, tn, run.LeadID)
+	if err == nil {
+		s.contact, err = e.Book.Person(ctx, tn, s.lead.ContactID)
+	}
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil, errLeadGone
+		err = errLeadGone
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	contact, err := e.Book.Person(ctx, tn, lead.ContactID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil, errLeadGone
-	}
-	return lead, contact, err
+	return s, err
+}
+
+// told is an event without what came of it, for a run of a lead that may outlive the event.
+func (ev *Event) told(leadID string) *Event {
+	c := *ev
+	c.LeadID, c.CreateLead, c.Lead, c.Outcome = leadID, false, LeadData{}, &Outcome{LeadID: leadID}
+	return &c
 }
 
 // leg walks a run on and does to the lead what is internal; the next external step is made ready. It gives the writes
@@ -86,6 +94,13 @@ func (e *Engine) leg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course
 	*c.lead = *trial
 	run.State, run.Held, run.Cursor = RunActive, nil, w.stop
 	run.Steps = append(run.Steps, w.steps...)
+	if first {
+		run.Exits = c.def.exits()
+	}
+	if w.stop != "" && run.Told == nil {
+		run.Told = c.ev.told(run.LeadID)
+	}
+	run.sleep(tn.Code, w.until)
 	var writes []store.Write
 	for _, s := range w.scores {
 		writes = append(writes, crm.ScoreEvents.Ensure(&crm.ScoreEvent{
@@ -105,13 +120,24 @@ func (e *Engine) onward(ctx context.Context, tn *tenant.Tenant, run *Run, done s
 	switch {
 	case run.Ended():
 	case run.planned() >= 0:
-		var contact *crm.Contact
-		if _, contact, err = e.subjectOf(ctx, tn, run); err == nil {
-			writes, err = e.plan(ctx, tn, run, contact, now)
+		var s subject
+		if s, err = e.subjectOf(ctx, tn, run); err == nil {
+			var reason string
+			if reason, err = e.exitNow(ctx, tn, run, s, now); err == nil && reason == "" {
+				writes, err = e.plan(ctx, tn, run, s.contact, now)
+			}
 		}
 	case run.Cursor != "":
-		if c, err = e.course(ctx, tn, run); err == nil {
-			writes, err = e.nextLeg(ctx, tn, run, c, now)
+		var reason string
+		if c, err = e.course(ctx, tn, run); err != nil {
+			break
+		}
+		if reason, err = e.exitNow(ctx, tn, run, subject{c.lead, c.contact}, now); err != nil || reason != "" {
+			c = nil
+			break
+		}
+		writes, err = e.nextLeg(ctx, tn, run, c, now)
+		if run.State != RunHeld {
 			run.Steps[run.at(done)].Led = run.Leg
 		}
 	default:

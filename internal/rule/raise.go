@@ -16,6 +16,11 @@ func (e *Engine) Raise(ctx context.Context, tn *tenant.Tenant, occurrences ...cr
 	var next []store.NewJob
 	listens := map[string]bool{}
 	for _, o := range occurrences {
+		exits, err := e.exitJobs(ctx, tn, EventRecordID(tn.Code, o.Key), o.LeadID, o.Trigger, o.At)
+		if err != nil {
+			return nil, err
+		}
+		next = append(next, exits...)
 		yes, asked := listens[o.Trigger]
 		if !asked {
 			n, err := tn.DB.Count(ctx, store.Query{Kind: Rules.Schema.Kind, Where: []store.Term{store.Where("liveTrigger", store.Eq, o.Trigger)}})
@@ -31,7 +36,7 @@ func (e *Engine) Raise(ctx context.Context, tn *tenant.Tenant, occurrences ...cr
 		at := o.At.UTC()
 		n, err := e.eventJob(tn.Seal, tn.Code, &Event{
 			ID: EventRecordID(tn.Code, o.Key), EventID: o.Key, Hash: o.Key, Trigger: o.Trigger, LeadID: o.LeadID, Phone: o.Phone, Email: o.Email,
-			OccurredAt: at, ReceivedAt: at, Variables: o.Variables, Depth: o.Depth, Chain: o.Chain,
+			OccurredAt: at, ReceivedAt: at, Variables: o.Variables, Depth: o.Depth, Chain: o.Chain, Appointment: o.Appointment,
 		})
 		if err != nil {
 			return nil, err

@@ -28,6 +28,10 @@ type Rule struct {
 	CreatedAt   time.Time   `json:"createdAt"`
 	UpdatedAt   time.Time   `json:"updatedAt"`
 	PublishedAt *time.Time  `json:"publishedAt,omitempty"`
+	// PausedFor is why the engine paused the rule by itself: too_many_runs.
+	PausedFor string `json:"pausedFor,omitempty"`
+
+	cycle []string // the circle of rules that it would close, as far as that was looked for
 }
 
 // Rules is the kind.
@@ -65,7 +69,9 @@ type Event struct {
 	Lead       LeadData       `json:"leadData,omitzero"`
 	Depth      int            `json:"depth,omitempty"` // 0: from outside; each event caused by a rule is one deeper
 	Chain      []string       `json:"chain,omitempty"` // the rules that led here; none of them is entered again
-	Outcome    *Outcome       `json:"outcome,omitempty"`
+	// Appointment is what the event is about, as it was then.
+	Appointment map[string]any `json:"appointment,omitempty"`
+	Outcome     *Outcome       `json:"outcome,omitempty"`
 
 	spent *purse // what its conditions may still cost; made when it is first asked for
 }
@@ -153,6 +159,7 @@ const (
 	StepDone        = "done"
 	StepPlanned     = "planned" // waits for the external steps before it
 	StepQueued      = "queued"  // has its job
+	StepWaiting     = "waiting" // a wait that is not over
 	StepFailed      = "failed"
 	StepSkipped     = "skipped"
 	StepUnconfirmed = "unconfirmed"
@@ -175,6 +182,8 @@ type Run struct {
 	Cursor      string         `json:"cursor,omitempty"`  // the action that the walk goes on at; "" it came to its end
 	Leg         int            `json:"leg,omitempty"`     // how many walks there were after the first
 	Results     map[string]any `json:"results,omitempty"` // of external steps, by root
+	Exits       []string       `json:"exits,omitempty"`   // what makes it pointless, as the rule said when it began
+	Told        *Event         `json:"told,omitempty"`    // the event without what came of it, of a run that outlives it
 	WaitUntil   *time.Time     `json:"waitUntil,omitempty"`
 	ExitReason  string         `json:"exitReason,omitempty"`
 	Error       *StepError     `json:"error,omitempty"`
@@ -196,10 +205,11 @@ type Step struct {
 	Input   json.RawMessage `json:"input,omitempty"`  // rendered, as it is done
 	Output  json.RawMessage `json:"output,omitempty"` // what changed
 	Error   *StepError      `json:"error,omitempty"`
-	JobID   string          `json:"jobId,omitempty"` // of the job that does it
-	Ref     string          `json:"ref,omitempty"`   // what it made: a message, a mail, a meeting
-	Leg     int             `json:"leg,omitempty"`   // of the run
-	Led     int             `json:"led,omitempty"`   // the leg that came when it ended; 0: none
+	JobID   string          `json:"jobId,omitempty"`  // of the job that does it
+	Ref     string          `json:"ref,omitempty"`    // what it made: a message, a mail, a meeting
+	Leg     int             `json:"leg,omitempty"`    // of the run
+	Latest  *time.Time      `json:"latest,omitempty"` // after which it is of no use any more
+	Led     int             `json:"led,omitempty"`    // the leg that came when it ended; 0: none
 	At      time.Time       `json:"at"`
 	EndedAt *time.Time      `json:"endedAt,omitempty"`
 }
@@ -218,8 +228,9 @@ var Runs = store.Kind[Run]{
 			{Name: "slot", Type: store.Text, Unique: true}, {Name: "eventRef", Type: store.Text}, {Name: "ruleId", Type: store.Text},
 			{Name: "leadId", Type: store.Text}, {Name: "state", Type: store.Text}, {Name: "startedAt", Type: store.Int},
 			{Name: "ruleLead", Type: store.Text},
+			{Name: "openLead", Type: store.Text}, // the lead, of runs that something can make pointless
 		},
-		Orders: [][]string{{"eventRef"}, {"ruleLead", "startedAt"}, {"leadId", "startedAt"}, {"ruleId", "startedAt"}, {"state", "startedAt"}, {"startedAt"}},
+		Orders: [][]string{{"eventRef"}, {"ruleLead", "startedAt"}, {"leadId", "startedAt"}, {"ruleId", "startedAt"}, {"state", "startedAt"}, {"startedAt"}, {"openLead", "startedAt"}},
 	},
 	Key: func(r *Run) string { return r.ID },
 	Index: func(r *Run) store.Fields {
@@ -229,6 +240,9 @@ var Runs = store.Kind[Run]{
 		}
 		if r.Slot != "" {
 			f["slot"] = r.Slot
+		}
+		if len(r.Exits) > 0 && !r.Ended() {
+			f["openLead"] = r.LeadID
 		}
 		return f
 	},
@@ -264,10 +278,16 @@ func (r *Run) exit(reason string, at time.Time) {
 // skip gives up the external steps that have not begun.
 func (r *Run) skip(at time.Time, why *StepError) {
 	for i := range r.Steps {
-		if s := &r.Steps[i]; s.State == StepPlanned {
+		if s := &r.Steps[i]; s.State == StepPlanned || s.State == StepWaiting {
 			s.State, s.EndedAt, s.Error = StepSkipped, &at, why
 		}
 	}
+}
+
+// due is when a wait is over.
+func (s *Step) due() (d due) {
+	_ = json.Unmarshal(s.Output, &d) // of a step of another type: none
+	return d
 }
 
 // at is the place of a step; -1 if the run did not come to it.

@@ -35,7 +35,7 @@ var Versions = store.Kind[Version]{
 func VersionID(ruleID string, n int) string { return id.Derived("arv", ruleID, fmt.Sprint(n)) }
 
 // Schemas are the kinds of this package.
-var Schemas = []store.Schema{Rules.Schema, Versions.Schema, Events.Schema, Runs.Schema}
+var Schemas = []store.Schema{Rules.Schema, Versions.Schema, Events.Schema, Runs.Schema, Posts.Schema}
 
 const maxRules = 1000
 
@@ -61,6 +61,7 @@ func (e *Engine) Create(ctx context.Context, tn *tenant.Tenant, name string, ena
 		return nil, err
 	}
 	r.Version = 1
+	e.lookForCycle(ctx, tn, r)
 	return r, nil
 }
 
@@ -68,7 +69,7 @@ func (e *Engine) Create(ctx context.Context, tn *tenant.Tenant, name string, ena
 func (e *Engine) check(d *Definition) error {
 	return d.validate(&validation{private: e.PrivateNetworks, absent: func(typ string) bool {
 		_, outside := external[typ]
-		return outside && e.Doers[typ] == nil || typ == Wait
+		return outside && e.Doers[typ] == nil
 	}})
 }
 
@@ -76,7 +77,7 @@ func (e *Engine) check(d *Definition) error {
 func (r *Rule) publish(now time.Time) store.Write {
 	r.LiveVersion++
 	d := r.Draft
-	r.Live, r.Status, r.PublishedAt = &d, Live, &now
+	r.Live, r.Status, r.PublishedAt, r.PausedFor = &d, Live, &now, ""
 	// Set, not Insert: an attempt that failed half-way leaves a version that nothing points at
 	return Versions.Set(&Version{ID: VersionID(r.ID, r.LiveVersion), RuleID: r.ID, N: r.LiveVersion, Definition: d, PublishedAt: now})
 }
@@ -126,6 +127,9 @@ func (e *Engine) Publish(ctx context.Context, tn *tenant.Tenant, ruleID string) 
 		r.Version++
 		return nil
 	})
+	if err == nil {
+		e.lookForCycle(ctx, tn, r)
+	}
 	return r, err
 }
 
@@ -135,7 +139,7 @@ func (e *Engine) Pause(ctx context.Context, tn *tenant.Tenant, ruleID string, pa
 		if r.Live == nil {
 			return fault.New(fault.Conflict, "rule.not_published", "The rule was never published.")
 		}
-		r.Status = Live
+		r.Status, r.PausedFor = Live, ""
 		if paused {
 			r.Status = Paused
 		}
@@ -168,7 +172,9 @@ type RuleView struct {
 	Enabled     bool      `json:"enabled"`
 	Status      string    `json:"status" enum:"draft,live,paused"`
 	Condition   string    `json:"condition"`
+	PausedFor   *string   `json:"pausedFor" doc:"Why the engine paused it by itself: too_many_runs." example:"too_many_runs"`
 	Reenrol     any       `json:"reenrol"`
+	Exits       []string  `json:"exits"`
 	Actions     []Action  `json:"actions"`
 	LiveVersion int       `json:"liveVersion"`
 	Warnings    []Warning `json:"warnings"`
@@ -185,34 +191,26 @@ func (r *Rule) View() RuleView {
 		Reenrol: r.Draft.Reenrol, Actions: r.Draft.Actions, LiveVersion: r.LiveVersion, Warnings: r.warnings(), Version: r.Version,
 		CreatedAt: news.Stamp(r.CreatedAt), UpdatedAt: news.Stamp(r.UpdatedAt),
 	}
+	if v.Exits = r.Draft.exits(); v.Exits == nil {
+		v.Exits = []string{}
+	}
+	if r.PausedFor != "" {
+		v.PausedFor = &r.PausedFor
+	}
 	if r.PublishedAt != nil {
 		v.PublishedAt = news.Stamp(*r.PublishedAt)
 	}
 	return v
 }
 
-// warnings tells of a rule whose own actions cause its trigger. Such a rule is not entered twice by one cause.
+// warnings tells of a rule that its own actions may lead back to. It is not entered twice by one cause.
 func (r *Rule) warnings() []Warning {
-	ws := []Warning{}
-	if causes(r.Draft.Actions, r.Draft.Trigger) {
-		ws = append(ws, Warning{"cycle", []string{r.ID, r.ID}})
+	path := r.cycle
+	if path == nil {
+		path = cycle(r, nil)
 	}
-	return ws
-}
-
-func causes(as []Action, trigger string) bool {
-	for _, a := range as {
-		switch {
-		case a.Type == TagAdd && trigger == "tag_added",
-			a.Type == TagRemove && trigger == "tag_removed",
-			a.Type == LeadStage && trigger == "stage_changed",
-			a.Type == LeadStage && a.Stage == "won" && trigger == "deal_won",
-			a.Type == LeadStage && a.Stage == "lost" && trigger == "deal_lost":
-			return true
-		}
-		if causes(a.Then, trigger) || causes(a.Else, trigger) {
-			return true
-		}
+	if path == nil {
+		return []Warning{}
 	}
-	return false
+	return []Warning{{"cycle", path}}
 }

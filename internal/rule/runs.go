@@ -70,7 +70,15 @@ func (e *Engine) resume(ctx context.Context, tn *tenant.Tenant, p resumePayload)
 	now := e.Now().UTC()
 	c, err := e.course(ctx, tn, run)
 	var writes []store.Write
+	var reason string
 	if err == nil {
+		reason, err = e.exitNow(ctx, tn, run, subject{c.lead, c.contact}, now)
+	}
+	switch {
+	case err != nil:
+	case reason != "":
+		c = nil
+	default:
 		writes, err = e.nextLeg(ctx, tn, run, c, now)
 	}
 	if errors.Is(err, errLeadGone) {
@@ -148,7 +156,7 @@ type RunView struct {
 type StepView struct {
 	ID        string          `json:"id"`
 	Type      string          `json:"type"`
-	State     string          `json:"state" enum:"done,planned,queued,failed,skipped,unconfirmed"`
+	State     string          `json:"state" enum:"done,planned,queued,waiting,failed,skipped,unconfirmed"`
 	Input     json.RawMessage `json:"input,omitempty"`
 	Output    json.RawMessage `json:"output,omitempty"`
 	Error     *StepError      `json:"error"`

@@ -51,6 +51,7 @@ const (
 	previousFailed  = "previous_failed"
 	optedOut        = "opted_out"
 	dependsOnResult = "depends_on_result"
+	tooLate         = "too_late"
 )
 
 // Simulate tells what a rule's draft would do for a lead. It decides with the same code as an event does, on copies, and

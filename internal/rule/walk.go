@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -22,7 +21,8 @@ type walk struct {
 	scope  *scope
 	lead   *crm.Lead
 	now    time.Time
-	zone   *time.Location
+	zone   *time.Location // in which days are counted: the lead's
+	home   *time.Location // in which times without a zone are read: the client's
 	leg    int
 	cursor string // the action to begin at; "" the first
 	steps  []Step
@@ -30,16 +30,31 @@ type walk struct {
 	// missing are the names without a value: the walk is void if there are any.
 	missing []string
 	stop    string          // the action that the walk stopped at; "" it came to the end
+	until   time.Time       // when the wait is over that it stopped at
+	over    map[string]bool // waits that are
+	pending bool            // an external step is planned
 	open    map[string]bool // roots of results that are not there yet
+	late    bool            // the moment has passed for which the last wait was: nothing external is done
+	latest  time.Time       // until when that is so no longer; zero: ever
+	post    postSubject     // what webhooks tell
 	through bool            // does not stop: what hangs on a result that is not there is left alone
 	looking bool            // only for what is missing: goes through, and records nothing
 }
 
 // newWalk makes the walk of a run's next leg.
 func newWalk(tn *tenant.Tenant, run *Run, c *course, lead *crm.Lead, now time.Time) *walk {
+	home := tn.Account().Zone()
 	w := &walk{
-		scope: newScope(c.ev, lead, c.contact, run.Extra, now), lead: lead, now: now, zone: lead.Zone(tn.Account().Zone()), leg: run.Leg,
-		cursor: run.Cursor, open: map[string]bool{},
+		scope: newScope(c.ev, lead, c.contact, run.Extra, now), lead: lead, now: now, zone: lead.Zone(home), home: home, leg: run.Leg,
+		cursor: run.Cursor, open: map[string]bool{}, over: map[string]bool{}, post: postSubject{c.ev, run},
+	}
+	for i := range run.Steps {
+		if s := &run.Steps[i]; s.Type == Wait && s.State != StepWaiting {
+			w.over[s.ID] = true
+			if s.ID == run.Cursor {
+				w.late, w.latest = s.State == StepSkipped, s.due().Latest
+			}
+		}
 	}
 	w.scope.setResults(run.Results)
 	w.scope.open, w.scope.stages = w.open, c.stages
@@ -146,7 +161,9 @@ func (w *walk) action(at string, a Action) {
 	case CreateMeet:
 		w.meet(at, a)
 	case PostWebhook:
-		w.plan(at, a.Type, WebhookInput{URL: a.URL})
+		w.plan(at, a.Type, WebhookInput{URL: a.URL, Body: w.postBody(at)})
+	case Wait:
+		w.wait(at, a)
 	case LeadStage:
 		c := stageChange{Pipeline: a.Pipeline, From: w.lead.Stage, To: a.Stage, FromPipeline: w.lead.Pipeline, FromStatus: w.lead.Status}
 		if c.Pipeline == "" {
@@ -207,30 +224,25 @@ func (w *walk) action(at string, a Action) {
 	}
 }
 
-// meet plans a meeting. One whose time cannot be read is planned without an input, and fails when its turn comes.
+// meet plans a meeting.
 func (w *walk) meet(at string, a Action) {
 	in := MeetInput{Title: oneLine(w.fill(a.Title)), DurationMinutes: a.DurationMinutes, TimeZone: w.zone.String()}
-	zone := w.zone
-	bad := false
-	if name := w.fill(a.TimeZone); name != "" {
+	zone := w.home
+	if name := w.fill(a.TimeZone); name != "" && !strings.Contains(name, "{{") {
 		z, err := crm.LoadZone(name)
-		if bad = err != nil; !bad {
+		if err != nil {
+			for _, m := range placeholder.FindAllStringSubmatch(a.TimeZone, -1) {
+				w.miss(m[1])
+			}
+		} else {
 			zone, in.TimeZone = z, name
 		}
 	}
-	var err error
-	if in.StartsAt, err = clock.Parse(w.fill(a.StartsAt), zone); err != nil {
-		bad = true
-	}
+	in.StartsAt, _ = w.moment(a.StartsAt, zone)
 	for _, p := range a.Attendees {
 		in.Attendees = append(in.Attendees, Attendee{Email: w.fill(p.Email), Name: oneLine(w.fill(p.Name))})
 	}
-	s := Step{ID: at, Type: a.Type, State: StepPlanned, Input: raw(in)}
-	if bad {
-		s.Error = &StepError{"invalid_time", "startsAt is no time, or timeZone no time zone, once the placeholders are filled."}
-	}
-	w.step(s)
-	w.open["meet"] = true
+	w.plan(at, a.Type, in)
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
@@ -241,11 +253,15 @@ func (w *walk) fill(text string) string { return w.fillWith(text, nil) }
 func (w *walk) fillWith(text string, escape func(string) string) string {
 	out, missing := w.scope.render(text, escape)
 	for _, m := range missing {
-		if !slices.Contains(w.missing, m) {
-			w.missing = append(w.missing, m)
-		}
+		w.miss(m)
 	}
 	return out
+}
+
+func (w *walk) miss(name string) {
+	if head, _, _ := strings.Cut(name, "."); !w.open[head] && !slices.Contains(w.missing, name) {
+		w.missing = append(w.missing, name)
+	}
 }
 
 func (w *walk) step(s Step) {
@@ -253,7 +269,7 @@ func (w *walk) step(s Step) {
 		return
 	}
 	s.At, s.Leg = w.now, w.leg
-	if s.State != StepPlanned {
+	if s.State != StepPlanned && s.State != StepWaiting {
 		at := w.now
 		s.EndedAt = &at
 	}
@@ -269,12 +285,26 @@ func (w *walk) did(at string, a Action, output any) {
 // maxInput bounds what a step becomes once its placeholders are filled.
 const maxInput = 512 << 10
 
+// plan records an external step.
 func (w *walk) plan(at, typ string, input any) {
-	in := raw(input)
-	if len(in) > maxInput {
-		in = nil // fails when its turn comes
+	s := Step{ID: at, Type: typ, State: StepPlanned, Input: raw(input)}
+	if len(s.Input) > maxInput {
+		s.Input = nil // fails when its turn comes
 	}
-	w.step(Step{ID: at, Type: typ, State: StepPlanned, Input: in})
+	if w.late {
+		s.State, s.Error = StepSkipped, errTooLate()
+		w.step(s)
+		return
+	}
+	if !w.latest.IsZero() {
+		latest := w.latest
+		s.Latest = &latest
+	}
+	w.step(s)
+	w.pending = true
+	if root := external[typ]; root != "" {
+		w.open[root] = true
+	}
 }
 
 func raw(v any) json.RawMessage {
