@@ -92,6 +92,58 @@ func TestTooManyWrongCredentials(t *testing.T) {
 	h.problem(h.do("GET", "/api/things", "", wrong...), 401, "auth.invalid")
 }
 
+// Calls have a pace: of each caller, and of each address where no caller is known.
+func TestPace(t *testing.T) {
+	rates := map[string]float64{"BETA": 2}
+	h := newHouse(t, func(c *api.Config) {
+		c.RatePerSecond, c.RateOf = 5, func(client string) float64 { return rates[client] }
+	})
+	burst := func(header ...string) (n int) {
+		t.Helper()
+		for ; n < 1000; n++ {
+			r := h.do("GET", "/api/things", "", header...)
+			if r.StatusCode == 200 {
+				continue
+			}
+			if h.problem(r, 429, "rate.limited"); r.Header.Get("Retry-After") != "1" {
+				t.Errorf("Retry-After %q", r.Header.Get("Retry-After"))
+			}
+			return n
+		}
+		return n
+	}
+	user := []string{"Authorization", "Bearer session-viewer", "X-Api-Key", "", "X-Client-Code", ""}
+	for _, c := range []struct {
+		name     string
+		header   []string
+		from, to int
+	}{{"a key", nil, 10, 14}, {"a pace of its own", []string{"X-Client-Code", "BETA"}, 4, 6}, {"a user beside its client's key", user, 10, 14}} {
+		if n := burst(c.header...); n < c.from || n > c.to {
+			t.Errorf("%s: %d calls at once", c.name, n)
+		}
+	}
+	h.now.Add(int64(time.Second))
+	if n := burst(); n < 5 || n > 8 {
+		t.Errorf("%d calls a second later", n)
+	}
+	n := 0
+	for n < 2000 && h.do("GET", "/api/ping", "", "X-Forwarded-For", "203.0.113.9").StatusCode == 200 {
+		n++
+	}
+	if n < 500 || n == 2000 {
+		t.Errorf("%d calls of an address", n)
+	}
+	h.problem(h.do("GET", "/api/ping", "", "X-Forwarded-For", "203.0.113.9"), 429, "rate.limited")
+	if r := h.do("GET", "/api/ping", "", "X-Forwarded-For", "203.0.113.10"); r.StatusCode != 200 {
+		t.Errorf("another address: %d", r.StatusCode)
+	}
+	for range 20 { // the operator has none
+		if r := h.do("POST", "/api/clients/X/keys", "", "Authorization", "Bearer "+adminToken); r.StatusCode != 201 {
+			t.Fatalf("%d %s", r.StatusCode, r.body)
+		}
+	}
+}
+
 func TestCORS(t *testing.T) {
 	h := newHouse(t)
 	pre := func(origin string) reply {

@@ -89,6 +89,9 @@ func (h *Hub) subscribe(ctx context.Context, s *socketio.Socket, g *guest, args 
 		ack(reply{Error: "conversation.not_found"})
 		return
 	}
+	if g.subs == nil {
+		g.subs = map[string]bool{}
+	}
 	g.subs[a.ConversationID] = true
 	s.Join(roomOf(g.code, a.ConversationID))
 	ack(reply{OK: true, Here: h.here(g.code, a.ConversationID)})

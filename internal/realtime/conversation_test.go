@@ -178,6 +178,25 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 	}
 }
 
+// Whoever asks too much is answered slowly, and nobody else is.
+func TestTooManyEvents(t *testing.T) {
+	t.Parallel()
+	h := newHall(t)
+	e, other := h.dial("ACME"), h.dial("ACME")
+	begun := time.Now()
+	for range 150 {
+		e.ask("typing")
+	}
+	took := time.Since(begun)
+	if took < 900*time.Millisecond {
+		t.Errorf("150 questions are answered in %v", took)
+	}
+	begun = time.Now()
+	if other.ask("typing"); time.Since(begun) > took/2 {
+		t.Errorf("its neighbour waits %v", time.Since(begun))
+	}
+}
+
 // A client has so many sockets and no more; another's are not counted.
 func TestSocketsOfOneClientAreBounded(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,8 @@
 //
 // A Hub lets sockets in, each into the room of its own client, and reads the
 // client's news (package news) in order whenever it is poked. What it tells is
-// what is durable; a socket that was away asks with "since". The protocol is
-// package socketio's; who writes news are the domains.
+// what is durable; a socket that was away asks with "since". Typing and presence
+// in a conversation are of the moment: told to its room, and kept nowhere. A socket
+// goes with the session or the key that it was let in with (package auth). The
+// protocol is package socketio's; who writes news are the domains.
 package realtime

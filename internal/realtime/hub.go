@@ -76,7 +76,7 @@ type guest struct {
 	pass auth.Pass
 
 	pace *rate.Limiter
-	subs map[string]bool // conversations
+	subs map[string]bool // conversations; nil until there is one
 }
 
 // Said is one event as a socket hears it.
@@ -189,7 +189,7 @@ func (h *Hub) admit(ctx context.Context, hs *socketio.Handshake) (any, error) {
 	if err != nil {
 		return nil, h.unavailable(ctx, code, err)
 	}
-	return &guest{code: code, seq: seq, pass: pass, pace: rate.NewLimiter(eventsPerSecond, eventsBurst), subs: map[string]bool{}}, nil
+	return &guest{code: code, seq: seq, pass: pass, pace: rate.NewLimiter(eventsPerSecond, eventsBurst)}, nil
 }
 
 func (h *Hub) unavailable(ctx context.Context, code string, err error) error {
