@@ -178,7 +178,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	}
 	storage.OnDrop = a.eraseMedia
 	desk.MediaKnown, desk.MediaHandle = a.Media.Known, a.Media.Handle
-	desk.Arrived = arrived(a.Media.Arrived, a.Engine.Arrived)
+	desk.Arrived, desk.Filed = arrived(a.Media.Arrived, a.Engine.Arrived), a.Media.Arrived
 	a.Runner = job.NewRunner(job.Config{
 		Queue: a.Queue, Wake: storage.Queue.Wake(), Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency, PerClient: max(2, cfg.WorkerConcurrency/2),
 		Poll: time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,

@@ -13,14 +13,18 @@ import (
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
-// storing gives a world an archive in a folder.
-func (w *world) storing(clock func() time.Time) {
+// storing gives a world an archive in a folder, or in what is made of one.
+func (w *world) storing(clock func() time.Time, made ...func(media.Shelf) media.Shelf) {
 	dir := w.t.TempDir()
 	w.shelf = filepath.Join(dir, "shelf")
 	folder, err := media.NewFolder(w.shelf)
 	w.must(err)
+	var shelf media.Shelf = folder
+	for _, f := range made {
+		shelf = f(shelf)
+	}
 	w.archive, err = media.New(media.Config{
-		Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Shelves: []media.Shelf{folder}, Spool: filepath.Join(dir, "spool"),
+		Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Shelves: []media.Shelf{shelf}, Spool: filepath.Join(dir, "spool"),
 		Now: clock, Log: slog.New(slog.DiscardHandler),
 	})
 	w.must(err)

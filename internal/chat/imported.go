@@ -13,13 +13,14 @@ import (
 	"github.com/ecodrix/ecod/internal/whatsapp"
 )
 
-// echo stores a message that the business wrote in its phone app: outgoing, and nothing of ours to follow.
-func (d *Desk) echo(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+// echo stores a message that the business wrote in its phone app: outgoing, and nothing of ours to follow but its file.
+func (d *Desk) echo(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) ([]store.NewJob, error) {
 	return d.imported(ctx, tn, dl, it, who(it.Message.To, it.Message.ToUserID, it.Contact), Out, Sent)
 }
 
-// history imports what was written before the account joined: silently, opening no window and beginning nothing.
-func (d *Desk) history(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+// history imports what was written before the account joined: silently, opening no window and beginning nothing
+// but the fetching of files.
+func (d *Desk) history(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) (next []store.NewJob, err error) {
 	for _, t := range it.History.Threads {
 		for _, h := range t.Messages {
 			if h.Message == nil {
@@ -31,17 +32,20 @@ func (d *Desk) history(ctx context.Context, tn *tenant.Tenant, dl *store.Deliver
 			}
 			one := it
 			one.Message = h.Message
+			var jobs []store.NewJob
 			err := retry(ctx, func() error {
-				return d.message(ctx, tn, dl, one, func(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
-					return d.imported(ctx, tn, dl, it, who(t.ID, "", nil), direction, status)
+				return d.message(ctx, tn, dl, one, func(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) (err error) {
+					jobs, err = d.imported(ctx, tn, dl, it, who(t.ID, "", nil), direction, status)
+					return err
 				})
 			})
 			if err != nil {
-				return err
+				return nil, err
 			}
+			next = append(next, jobs...)
 		}
 	}
-	return d.note(ctx, tn, dl, it)
+	return next, d.note(ctx, tn, dl, it)
 }
 
 func historyStatus(s string) string {
@@ -54,21 +58,24 @@ func historyStatus(s string) string {
 	return Sent
 }
 
-func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, person crm.Who, direction, status string) error {
+func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item, person crm.Who, direction, status string) ([]store.NewJob, error) {
 	m := it.Message
 	if person.Phone == "" && person.UserID == "" {
-		return d.note(ctx, tn, dl, it)
+		return nil, d.note(ctx, tn, dl, it)
 	}
 	msgID := messageID(tn.Code, it.PhoneNumberID, m.ID)
 	switch known, err := Messages.Get(ctx, tn.DB, msgID); {
 	case err == nil:
-		return d.tidy(ctx, tn, known)
+		if err := d.tidy(ctx, tn, known); err != nil {
+			return nil, err
+		}
+		return d.filed(ctx, tn, known)
 	case !errors.Is(err, store.ErrNotFound):
-		return err
+		return nil, err
 	}
 	c, writes, changed, err := d.Book.Contact(ctx, tn, person, msgID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if changed {
 		writes = append(writes, crm.Contacts.Update(c))
@@ -81,11 +88,11 @@ func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	msg.fill(m)
 	waiting, err := d.takeWaiting(ctx, tn, msg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cv, err := d.conversation(ctx, tn, msg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if cv.follow(c, msg.CreatedAt, false) {
 		if echo {
@@ -96,5 +103,16 @@ func (d *Desk) imported(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	if echo {
 		writes = append(writes, news.Write(dl.ReceivedAt, news.MessageCreated, msg.ID, "message", msg.View()))
 	}
-	return tn.DB.Commit(ctx, append(append(writes, Messages.Insert(msg)), waiting...)...)
+	if err := tn.DB.Commit(ctx, append(append(writes, Messages.Insert(msg)), waiting...)...); err != nil {
+		return nil, err
+	}
+	return d.filed(ctx, tn, msg)
+}
+
+// filed gives the jobs that follow from a message that begins nothing.
+func (d *Desk) filed(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error) {
+	if d.Filed == nil {
+		return nil, nil
+	}
+	return d.Filed(ctx, tn, m)
 }

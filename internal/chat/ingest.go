@@ -33,9 +33,13 @@ func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 				return err
 			})
 		case whatsapp.KindEcho:
-			return d.message(ctx, tn, dl, it, d.echo)
+			return d.message(ctx, tn, dl, it, func(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) (err error) {
+				next, err = d.echo(ctx, tn, dl, it)
+				return err
+			})
 		case whatsapp.KindHistoryChunk:
-			return d.history(ctx, tn, dl, it)
+			next, err = d.history(ctx, tn, dl, it)
+			return err
 		case whatsapp.KindStatus:
 			if it.Status.OfMessage() {
 				next, err = d.status(ctx, tn, dl, it)

@@ -36,6 +36,8 @@ type Desk struct {
 	// Arrived gives the jobs that follow from a customer's message. It may be asked again for the same message, and must
 	// then give the same jobs.
 	Arrived func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error)
+	// Filed is Arrived for messages that were imported, or written in the phone app: they begin nothing, but may carry a file.
+	Filed func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.NewJob, error)
 	// MediaKnown tells of a file of ours, for messages that are to carry it; nil where there is none.
 	MediaKnown func(ctx context.Context, tn *tenant.Tenant, mediaID string) (*Media, error)
 	// MediaHandle gives the id by which Meta knows a file of ours on a phone number, handing it over if need be. A file that is

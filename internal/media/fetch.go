@@ -67,7 +67,11 @@ func (a *Archive) HandleFetch(ctx context.Context, tn *tenant.Tenant, j store.Jo
 		return job.Result{}, err
 	}
 	if f.Status != Stored {
-		if late := a.cfg.Now().Sub(m.CreatedAt) > fetchPatience; late {
+		begun := j.CreatedAt // an imported message is older than Meta's word of its file
+		if begun.IsZero() {
+			begun = m.CreatedAt
+		}
+		if a.cfg.Now().Sub(begun) > fetchPatience {
 			err = &refusal{"media.expired", true, errors.New("Meta keeps it no longer")}
 		} else {
 			err = a.fetch(ctx, tn, m, f)

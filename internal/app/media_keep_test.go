@@ -1,0 +1,197 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/chat"
+	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/media"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
+)
+
+func (w *world) put(name, text string) (*media.File, error) {
+	s, err := w.archive.Receive(context.Background(), bytes.NewReader([]byte(text)))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return w.archive.Upload(context.Background(), w.tn, name, s)
+}
+
+func (w *world) removeMedia(id string) error {
+	_, err := w.archive.HandleRemove(context.Background(), w.tn, store.Job{Type: media.RemoveJob, Payload: payload(map[string]string{"mediaId": id})})
+	return err
+}
+
+// TestMediaSharedUnderLoad: while the same content comes and goes, no file that stands ever loses its bytes.
+func TestMediaSharedUnderLoad(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var wg sync.WaitGroup
+	kept := make(chan string, 8)
+	for n := range 8 {
+		wg.Go(func() {
+			for round := range 12 {
+				f, err := w.put(fmt.Sprint(n, ".txt"), "the same text")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c, err := w.archive.Open(context.Background(), w.tn, f, false)
+				if err != nil {
+					t.Errorf("a stored file has no bytes: %v", err)
+					return
+				}
+				b, _ := io.ReadAll(c.Bytes)
+				_ = c.Bytes.Close()
+				if string(b) != "the same text" {
+					t.Errorf("%q", b)
+				}
+				if round == 11 {
+					kept <- f.ID
+				} else if err := w.removeMedia(f.ID); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(kept)
+	if b := blobsIn(t, w.shelf); len(b) != 1 {
+		t.Errorf("blobs %v", b)
+	}
+	for id := range kept {
+		w.must(w.removeMedia(id))
+	}
+	if b := blobsIn(t, w.shelf); len(b) != 0 {
+		t.Errorf("blobs %v", b)
+	}
+}
+
+// full is a shelf that takes nothing.
+type full struct{ media.Shelf }
+
+func (full) Put(context.Context, string, io.ReaderAt, int64, string) error {
+	return errors.New("no space left on device")
+}
+
+// TestMediaLeftovers: an upload that could not be stored is refused, and its traces are removed after a while.
+func TestMediaLeftovers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.storing(func() time.Time { return w.now }, func(s media.Shelf) media.Shelf { return full{s} })
+	if _, err := w.put("a.txt", "text"); fault.Of(err) != fault.Unavailable {
+		t.Fatalf("%v", err)
+	}
+	left := func() int {
+		jobs, err := w.archive.Leftovers(context.Background(), w.tn)
+		w.must(err)
+		for _, j := range jobs {
+			_, err := w.archive.HandleRemove(context.Background(), w.tn, store.Job{Type: j.Type, Payload: j.Payload})
+			w.must(err)
+		}
+		return len(jobs)
+	}
+	if n := left(); n != 0 {
+		t.Errorf("%d removed although it may be under way", n)
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	if n := left(); n != 1 {
+		t.Errorf("%d removed", n)
+	}
+	if fs, err := media.Files.Find(context.Background(), w.db, store.Query{}); err != nil || len(fs) != 0 {
+		t.Errorf("%v, %v", fs, err)
+	}
+}
+
+// TestMediaHandles: Meta's id of a file is good for a number, for less than the 30 days that it lives.
+func TestMediaHandles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.meta.AddAccount(whatsapptest.Account{WABAID: "2002", Token: "tok", Numbers: []whatsapptest.Number{{ID: "3002"}}})
+	f, err := w.put("a.csv", "a,b\n1,2\n")
+	w.must(err)
+	handle := func(number string) string {
+		t.Helper()
+		h, err := w.archive.Handle(context.Background(), w.tn, f.ID, number)
+		w.must(err)
+		return h
+	}
+	first := handle("3001")
+	if again := handle("3001"); again != first {
+		t.Errorf("handed over again: %s, %s", first, again)
+	}
+	if kind, b, ok := w.meta.File(first); !ok || kind != "text/plain" || string(b) != "a,b\n1,2\n" {
+		t.Errorf("Meta has %q of type %s", b, kind)
+	}
+	if other := handle("3002"); other == first {
+		t.Error("one number's id was used for another")
+	}
+	w.now = w.now.Add(27 * 24 * time.Hour)
+	if handle("3001") != first {
+		t.Error("handed over again after 27 days")
+	}
+	w.now = w.now.Add(2 * 24 * time.Hour)
+	if handle("3001") == first {
+		t.Error("an id of 29 days was used")
+	}
+	w.must(w.removeMedia(f.ID))
+	var refusal *chat.Refusal
+	if _, err := w.archive.Handle(context.Background(), w.tn, f.ID, "3001"); !errors.As(err, &refusal) {
+		t.Errorf("a removed file: %v", err)
+	}
+}
+
+// TestMediaOutage: an outage of Meta's costs no file, for as long as Meta keeps it.
+func TestMediaOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.picture("wamid.pic")
+	w.meta.When(-1, func(r whatsapptest.Request) bool { return r.Kind == "media" }, whatsapptest.ServerError())
+	fetch := func() *chat.Message {
+		j := w.fetchJob()
+		j.Attempt, j.MaxAttempts = 4, 5 // the last one
+		_, err := w.archive.HandleFetch(context.Background(), w.tn, j)
+		if err == nil {
+			t.Error("fetched during an outage")
+		}
+		return w.firstMessage()
+	}
+	if m := fetch(); m.Media.Status != "pending" {
+		t.Errorf("given up at once: %+v", m.Media)
+	}
+	w.now = w.now.Add(8 * 24 * time.Hour)
+	m := fetch()
+	f, err := w.archive.File(context.Background(), w.tn, m.Media.ID)
+	w.must(err)
+	if m.Media.Status != "failed" || f.Error != "media.expired" {
+		t.Errorf("%+v, %+v", m.Media, f)
+	}
+}
+
+// TestMediaOfEchoes: a file that the business sent from its phone is had as well; the message begins nothing.
+func TestMediaOfEchoes(t *testing.T) {
+	t.Parallel()
+	meta := newMeta(t)
+	e := start(t, t.TempDir(), meta)
+	c := e.addClient("ACME", 1)
+	id := meta.AddMedia(c.Number, "image/png", logo(t))
+	e.webhook(whatsapptest.Batch(whatsapptest.Change{WABAID: c.WABA, Field: "smb_message_echoes", Value: map[string]any{
+		"messaging_product": "whatsapp", "metadata": map[string]string{"phone_number_id": c.Number},
+		"message_echoes": []any{map[string]any{
+			"from": "15550001111", "to": "12025550143", "id": "wamid.echo", "timestamp": fmt.Sprint(time.Now().Unix()), "type": "image",
+			"image": map[string]string{"id": id, "mime_type": "image/png"},
+		}},
+	}})).want(200)
+	if m := c.mediaOf("wamid.echo", "stored"); m.SHA256 != sha(logo(t)) {
+		t.Errorf("%+v", m)
+	}
+}
