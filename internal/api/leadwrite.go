@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/ecodrix/ecod/internal/crm"
@@ -35,6 +36,10 @@ func registerLeadChanges(a *API, book *crm.Book) {
 	Client(a, Op{Route: "DELETE /api/crm/leads/{id}/tags", ID: "removeLeadTags", Tag: tag, Summary: "Take tags from a lead",
 		Description: "By the body, or by tag parameters."}, s.removeTags)
 	Client(a, Op{Route: "POST /api/crm/leads/{id}/notes", ID: "addLeadNote", Tag: tag, Summary: "Write a note about a lead", Status: http.StatusCreated}, s.note)
+	Client(a, Op{Route: "POST /api/crm/leads/merge", ID: "mergeLeads", Tag: tag, Summary: "Make leads part of another",
+		Description: "That one takes over what it lacks, all their tags, points, notes and history. From then on they answer as that one, by id, phone and e-mail."}, s.merge)
+	Client(a, Op{Route: "GET /api/crm/leads/{id}/timeline", ID: "getLeadTimeline", Tag: tag, Summary: "Read all that happened with a lead, newest first",
+		Description: "Changes, notes, messages, runs of automations and points, with those of leads that were merged into it."}, s.timeline)
 }
 
 // once names what this request does: the same for every try of it, if it says which by Idempotency-Key.
@@ -242,6 +247,55 @@ func (s leads) note(ctx context.Context, tn *tenant.Tenant, in *noteInput) (*Ans
 		return nil, err
 	}
 	return OK(n.View())
+}
+
+type mergeInput struct {
+	Body struct {
+		Into string   `json:"into" minLength:"1" maxLength:"256"`
+		From []string `json:"from" minItems:"1" maxItems:"50" maxLength:"256"`
+	}
+}
+
+func (s leads) merge(ctx context.Context, tn *tenant.Tenant, in *mergeInput) (*taggedLead, error) {
+	if slices.Contains(in.Body.From, in.Body.Into) {
+		return nil, fault.Bad("/from", "A lead cannot be made part of itself.")
+	}
+	l, err := s.book.Merge(ctx, tn, crm.Merging{ID: once(ctx), Into: in.Body.Into, From: in.Body.From, By: CallerOf(ctx).UserID, At: s.book.Now()})
+	if err != nil {
+		return nil, err
+	}
+	return &taggedLead{ETag: etag(l.Version), Body: l.View(l.Version)}, nil
+}
+
+// TimelineEntry is one thing in a lead's timeline.
+type TimelineEntry struct {
+	ID   string `json:"id"`
+	At   Time   `json:"at"`
+	Type string `json:"type" doc:"change, note, message, run, score, and others to come." example:"note"`
+	Data any    `json:"data" doc:"It, as its own resource is shown."`
+}
+
+type timelineInput struct {
+	ByID
+	Page
+}
+
+func (s leads) timeline(ctx context.Context, tn *tenant.Tenant, in *timelineInput) (*Answer[List[TimelineEntry]], error) {
+	at, err := in.After("timeline")
+	if err != nil {
+		return nil, err
+	}
+	if at != nil {
+		if _, ok := at.Value.(int64); !ok {
+			return nil, fault.Bad("query.cursor", "This is not a cursor of this list and order.")
+		}
+	}
+	rows, err := s.book.Timeline(ctx, tn, in.ID, at, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return ListOf(rows, in.Page, "timeline", func(e crm.Entry) store.Cursor { return store.Cursor{Value: e.At.UnixMilli(), ID: e.ID} },
+		func(e crm.Entry) TimelineEntry { return TimelineEntry{e.ID, Time{e.At}, e.Type, e.Data} }), nil
 }
 
 // phone gives a number as E.164; "" stays "".

@@ -123,6 +123,8 @@ func newTown(t *testing.T, opts ...options) *town {
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase},
 		job.Type{Name: crm.TagJob, Handle: book.HandleTag},
+		job.Type{Name: crm.MergeJob, Handle: book.HandleMerge},
+		job.Type{Name: crm.GatherJob, Handle: book.HandleGather},
 		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose},
 		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync},
 		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},

@@ -167,7 +167,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	webhooks := rule.Webhooks{Engine: a.Engine, Client: foreign(cfg.AllowPrivate, 10*time.Second)}
 	a.Engine.Doers[rule.PostWebhook] = webhooks
 	desk.Settled, desk.MayBegin, desk.Failed = a.Engine.Settled, a.Engine.MayBegin, a.Engine.Failed
-	book.Raise = a.Engine.Raise
+	book.Raise, book.Forget, book.Sources = a.Engine.Raise, a.Engine.LeadGone, []crm.Source{messagesOf, runsOf}
 	office.Settled, office.MayBegin = a.Engine.MailSettled, a.Engine.MailMayBegin
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
 	a.Hub = realtime.New(realtime.Config{
@@ -198,6 +198,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: crm.TagJob, Handle: book.HandleTag, Timeout: 5 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.MergeJob, Handle: book.HandleMerge, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: crm.GatherJob, Handle: book.HandleGather, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute},
 		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},

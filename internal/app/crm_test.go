@@ -3,6 +3,7 @@ package app_test
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -385,4 +386,111 @@ func TestContactsByHand(t *testing.T) {
 // inbound is a text that somebody writes to a client.
 func (e *engine) inbound(c *client, from, name, text, wamid string) []byte {
 	return whatsapptest.Batch(e.meta.InboundMessage(whatsapptest.Inbound{PhoneNumberID: c.Number, From: from, Name: name, Type: "text", Object: map[string]string{"body": text}, ID: wamid}))
+}
+
+// All that happened with a lead is in its timeline, also what happened with those that were merged into it.
+func TestTimelineAndMerge(t *testing.T) {
+	t.Parallel()
+	e := start(t, t.TempDir(), newMeta(t))
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
+	tagged := c.hear("tag_added")
+	c.call("POST", "/api/crm/automations/rules", map[string]any{"name": "greet", "trigger": "custom.hello", "enabled": true, "actions": []map[string]any{
+		{"type": "whatsapp.template", "template": "appointment_confirmed", "language": "en", "parameters": []string{"a", "b", "c"}}, {"type": "lead.stage", "stage": "booked"}}}).want(201)
+
+	a := c.call("POST", leadsPath, map[string]any{"phone": "8143963821", "tags": []string{"a", "both"}, "fields": map[string]any{"x": "of a", "y": "of a"}}).want(201).get("id").(string)
+	b := c.call("POST", leadsPath, map[string]any{"email": "b@example.com", "name": "Ben", "tags": []string{"both", "b"}, "fields": map[string]any{"x": "of b"}, "value": 5}).want(201).get("id").(string)
+	for i := range 5 {
+		c.call("POST", leadsPath+"/"+a+"/notes", map[string]any{"text": fmt.Sprint("note ", i)}).want(201)
+	}
+	c.call("POST", leadsPath+"/"+b+"/notes", map[string]any{"text": "of b"}).want(201)
+	c.call("POST", "/api/crm/automations/events", map[string]any{"trigger": "custom.hello", "phone": "8143963821"}).want(202)
+	e.webhook(e.inbound(c, "918143963821", "Ana", "Hello", "wamid.in")).want(200)
+	types := func(lead string) map[string]int {
+		out := map[string]int{}
+		for _, item := range c.all(leadsPath + "/" + lead + "/timeline") {
+			out[item["type"].(string)]++
+		}
+		return out
+	}
+	wantA := map[string]int{"note": 5, "message": 2, "run": 3, "score": 2, "change": 2} // made, and moved by the rule
+	eventually(t, "the timeline is whole", func() string {
+		if got := types(a); fmt.Sprint(got) != fmt.Sprint(wantA) {
+			return fmt.Sprint(got)
+		}
+		return ""
+	})
+	// in pages, newest first, none twice
+	var seen []string
+	last, cursor := "9", ""
+	for {
+		page := c.call("GET", leadsPath+"/"+a+"/timeline?limit=3"+cursor, nil).want(200)
+		for _, it := range page.get("items").([]any) {
+			item := it.(map[string]any)
+			if slices.Contains(seen, item["id"].(string)) || item["at"].(string) > last {
+				t.Errorf("%v after %v", item, last)
+			}
+			seen, last = append(seen, item["id"].(string)), item["at"].(string)
+		}
+		next, _ := page.get("nextCursor").(string)
+		if next == "" {
+			break
+		}
+		cursor = "&cursor=" + url.QueryEscape(next)
+	}
+	if len(seen) != 14 {
+		t.Errorf("%d entries in pages", len(seen))
+	}
+	other.call("GET", leadsPath+"/"+a+"/timeline", nil).problem(404, "lead.not_found")
+	c.call("GET", leadsPath+"/"+a+"/timeline?cursor=x", nil).problem(422, "")
+	c.quiet()
+	before := c.heard(tagged)
+
+	for body, status := range map[string]int{
+		`{"into":"` + a + `","from":["` + a + `"]}`: 422, `{"into":"` + a + `","from":[]}`: 422, `{"into":"none","from":["` + b + `"]}`: 404, `{"into":"` + a + `","from":["none"]}`: 404,
+	} {
+		c.call("POST", leadsPath+"/merge", body).problem(status, "")
+	}
+	other.call("POST", leadsPath+"/merge", `{"into":"`+a+`","from":["`+b+`"]}`).problem(404, "lead.not_found")
+	c.call("GET", leadsPath+"/"+b, nil).want(200)
+	score := c.call("GET", leadsPath+"/"+a, nil).get("score").(float64) + c.call("GET", leadsPath+"/"+b, nil).get("score").(float64)
+	merged := c.e.send("POST", leadsPath+"/merge", map[string]any{"into": a, "from": []string{b}}, c.headers("Idempotency-Key", "m1")).want(200)
+	members(t, merged, "id", a, "email", "b@example.com", "phone", "+918143963821", "name", "Ben", "tags", "[a both b]", "fields", "map[x:of a y:of a]", "value", 5, "stage", "booked")
+	c.quiet()
+	members(t, c.call("POST", leadsPath+"/merge", map[string]any{"into": a, "from": []string{b}}).want(200), "id", a, "score", score+1) // again: nothing
+	c.quiet()
+	if n := c.heard(tagged); n != before+1 {
+		t.Errorf("tag_added was heard %d times by the merging", n-before)
+	}
+	members(t, c.call("GET", leadsPath+"/"+b, nil).want(200), "id", a)
+	members(t, c.call("PATCH", leadsPath+"/"+b, map[string]any{"name": "Ben B."}).want(200), "id", a, "name", "Ben B.")
+	if n := len(c.all(leadsPath)); n != 1 {
+		t.Errorf("%d leads", n)
+	}
+	got := types(a)
+	if got["note"] != 6 || fmt.Sprint(types(b)) != fmt.Sprint(got) {
+		t.Errorf("timeline %v, by the other id %v", got, types(b))
+	}
+	if n := len(c.all("/api/crm/contacts")); n != 2 {
+		t.Errorf("%d contacts", n)
+	}
+
+	// a phone of a merged lead is the lead's
+	d := c.call("POST", leadsPath, map[string]any{"phone": "8143963822"}).want(201).get("id").(string)
+	c.call("POST", leadsPath+"/merge", map[string]any{"into": d, "from": []string{b}}).want(200) // by its old id
+	members(t, c.call("GET", leadsPath+"/"+a, nil).want(200), "id", d, "phone", "+918143963822")
+	members(t, c.call("GET", leadsPath+"/"+b, nil).want(200), "id", d)
+	members(t, c.call("POST", "/api/crm/automations/events", map[string]any{"trigger": "custom.x", "phone": "8143963821", "createLeadIfMissing": true}).want(202), "leadId", d, "leadCreated", false)
+	if p := c.call("POST", leadsPath, map[string]any{"phone": "8143963821"}).problem(409, "lead.exists"); p.get("leadId") != d {
+		t.Error(string(p.Body))
+	}
+	c.quiet()
+	if got := types(d); got["note"] != 6 || got["run"] < 5 {
+		t.Errorf("timeline %v", got)
+	}
+	c.call("DELETE", leadsPath+"/"+d, nil).want(204)
+	c.quiet()
+	for _, id := range []string{a, b, d} {
+		c.call("GET", leadsPath+"/"+id, nil).problem(404, "lead.not_found")
+	}
+	c.call("POST", leadsPath, map[string]any{"phone": "8143963821"}).want(201)
 }

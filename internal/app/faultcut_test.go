@@ -272,6 +272,19 @@ func (w *world) made(mutation string) {
 	w.must(err)
 }
 
+// madeOther makes another lead, without a phone.
+func (w *world) madeOther(mutation string) {
+	w.t.Helper()
+	_, err := w.engine.Book.HandleChange(context.Background(), w.tn, w.changeJob(crm.Mutation{ID: mutation, At: w.now,
+		Create: &crm.NewLead{Email: "e@example.com", LeadData: crm.LeadData{Tags: []string{"c"}}}}))
+	w.must(err)
+}
+
+func (w *world) mergeJob(mutation, into, from string) store.Job {
+	return store.Job{ID: "job_m", Type: crm.MergeJob, Tenant: "ACME", Token: 1, MaxAttempts: 8,
+		Payload: payload(crm.Merging{ID: mutation, Into: w.leadID(into), From: []string{w.leadID(from)}, At: w.now})}
+}
+
 // changeJob is the job of a change as the API makes it.
 func (w *world) changeJob(m crm.Mutation) store.Job {
 	b, err := json.Marshal(m)
@@ -437,6 +450,45 @@ func TestFaultCut(t *testing.T) {
 			prepare: func(w *world) { w.made("m1") },
 			do: func(w *world) step {
 				return run(w.engine.Book.HandleChange, w.changeJob(crm.Mutation{ID: "m2", LeadID: w.leadID("m1"), At: w.now, Delete: true}))
+			},
+		},
+		{
+			name:    "crm.merge",
+			prepare: func(w *world) { w.hearAll(); w.made("m1"); w.madeOther("m2") },
+			do: func(w *world) step {
+				return run(w.engine.Book.HandleMerge, w.mergeJob("m3", "m2", "m1"))
+			},
+			expect: func(w *world) {
+				ls, err := crm.Leads.Find(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if len(ls) != 1 || ls[0].Phone != "+918143963821" || fmt.Sprint(ls[0].Tags) != "[c a b]" {
+					w.t.Errorf("leads %+v", ls)
+				}
+			},
+		},
+		{
+			name: "crm.gather",
+			prepare: func(w *world) {
+				w.made("m1")
+				w.madeOther("m2")
+				_, err := w.engine.Book.AddNote(context.Background(), w.tn, w.leadID("m1"), "n1", "", "Hello")
+				w.must(err)
+				_, err = w.engine.Book.HandleMerge(context.Background(), w.tn, w.mergeJob("m3", "m2", "m1"))
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return run(w.engine.Book.HandleGather, store.Job{Type: crm.GatherJob, Tenant: "ACME",
+					Payload: payload(map[string]any{"into": w.leadID("m2"), "from": []string{w.leadID("m1")}})})
+			},
+		},
+		{
+			name:    "crm.tag",
+			prepare: func(w *world) { w.hearAll(); w.made("m1"); w.madeOther("m2") },
+			do: func(w *world) step {
+				sealed, err := w.tn.Seal("tag", "a")
+				w.must(err)
+				return run(w.engine.Book.HandleTag, store.Job{Type: crm.TagJob, Tenant: "ACME", CreatedAt: w.now,
+					Payload: payload(map[string]any{"op": "o1", "tag": sealed, "n": 1, "leads": []string{w.leadID("m1")}})})
 			},
 		},
 		{

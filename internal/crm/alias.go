@@ -12,10 +12,12 @@ import (
 // Alias is a lead that was merged into another: it answers as that one, by its id, its phone and its e-mail.
 type Alias struct {
 	store.Meta
-	ID   string    `json:"id"` // of the lead that was
-	Into string    `json:"into"`
-	Lead *Lead     `json:"lead"` // as it was
-	At   time.Time `json:"at"`
+	ID   string `json:"id"` // of the lead that was
+	Into string `json:"into"`
+	Lead *Lead  `json:"lead"` // as it was
+	// Merging is what made it part of the other: cut and done again, it finds here what it took over.
+	Merging string    `json:"merging"`
+	At      time.Time `json:"at"`
 }
 
 // Aliases is the kind.

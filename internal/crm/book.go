@@ -23,6 +23,8 @@ type Book struct {
 	// Forget lets other domains delete or stop what they have of a lead that was deleted; nil: there is none. It may be
 	// called again.
 	Forget func(ctx context.Context, tn *tenant.Tenant, leadID string) error
+	// Sources give what other domains have for a lead's timeline.
+	Sources []Source
 	// Runner runs the jobs in which changes are made. Reading needs none.
 	Runner *job.Runner
 

@@ -50,6 +50,11 @@ func (b *Book) Change(ctx context.Context, tn *tenant.Tenant, m Mutation) (*Lead
 	if err != nil {
 		return nil, err
 	}
+	return b.do(ctx, tn, nj, m.ID)
+}
+
+// do runs the job of a change here and now, and answers the change. Of a job that is known it awaits the end.
+func (b *Book) do(ctx context.Context, tn *tenant.Tenant, nj store.NewJob, mutation string) (*Lead, error) {
 	made, _, err := b.Runner.Do(ctx, nj)
 	switch {
 	case err != nil && made.Job.ID == "": // not even the job could be stored
@@ -57,7 +62,7 @@ func (b *Book) Change(ctx context.Context, tn *tenant.Tenant, m Mutation) (*Lead
 	case err != nil:
 		return nil, fault.Wrap(err, fault.Unavailable, "change.pending", "The change is kept and will be tried again. Repeat it with the same Idempotency-Key to learn its outcome.")
 	}
-	return b.await(ctx, tn, ChangeID(tn.Code, m.ID))
+	return b.await(ctx, tn, ChangeID(tn.Code, mutation))
 }
 
 // changeWait is how long a repeated change waits for the first to be made.
