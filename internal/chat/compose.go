@@ -124,8 +124,8 @@ func (d *Desk) outgoing(ctx context.Context, tn *tenant.Tenant, seed string, dr 
 		return nil, nil, err
 	}
 	if dr.Type == "template" {
-		if out.Contact.OptedOutAt != nil {
-			return nil, nil, fault.New(fault.Conflict, "contact.opted_out", "The contact asked for no more messages. They can be answered while their window is open.")
+		if err := d.unasked(ctx, tn, out); err != nil {
+			return nil, nil, err
 		}
 	} else if !cv.Open(d.Now()) {
 		return nil, nil, fault.New(fault.Conflict, "whatsapp.window_closed",
@@ -138,6 +138,20 @@ func (d *Desk) outgoing(ctx context.Context, tn *tenant.Tenant, seed string, dr 
 		return nil, nil, err
 	}
 	return out, writes, nil
+}
+
+// unasked is a fault for a template that is not to be sent to its contact.
+func (d *Desk) unasked(ctx context.Context, tn *tenant.Tenant, out *Outgoing) error {
+	t, _, err := d.checkTemplate(ctx, tn, normalTemplate(out.Object))
+	if err != nil {
+		return refused(err, out.Type)
+	}
+	err = d.wanted(ctx, tn, out.Contact, t != nil && t.Category == marketing)
+	var r *Refusal
+	if errors.As(err, &r) {
+		return fault.Wrap(err, fault.Conflict, "contact."+r.Code, "%s They can be answered while their window is open.", r.Detail)
+	}
+	return err
 }
 
 // Open tells whether the customer service window is open: free-form messages may be sent.

@@ -94,7 +94,7 @@ func (d *Desk) Plan(ctx context.Context, tn *tenant.Tenant, o Outgoing) (*Messag
 	}
 	if o.Type == "template" {
 		o.Object = normalTemplate(o.Object)
-		text, err := d.checkTemplate(ctx, tn, o.Object)
+		_, text, err := d.checkTemplate(ctx, tn, o.Object)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -152,18 +152,38 @@ func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.C
 			return nil, err
 		}
 	}
-	if (m.Origin.RunID != "" || m.Type == "template") && c.OptedOutAt != nil {
-		return nil, &Refusal{"opted_out", "The contact asked for no more messages."}
-	}
 	if m.Origin.Campaign != "" && d.Cleared != nil {
 		if err := d.Cleared(ctx, tn, m); err != nil {
 			return nil, err
 		}
 	}
+	var t *Template
 	if m.Type == "template" {
-		_, err = d.checkTemplate(ctx, tn, m.Content)
+		if t, _, err = d.checkTemplate(ctx, tn, m.Content); err != nil {
+			return nil, err
+		}
+	} else if m.Origin.RunID == "" {
+		return c, nil // a person's answer, to somebody who wrote
 	}
-	return c, err
+	return c, d.wanted(ctx, tn, c, t != nil && t.Category == marketing)
+}
+
+// marketing is the category of templates that need not be sent.
+const marketing = "MARKETING"
+
+// wanted is a *Refusal for what a contact is not to be sent unasked.
+func (d *Desk) wanted(ctx context.Context, tn *tenant.Tenant, c *crm.Contact, marketing bool) error {
+	if c.OptedOutAt != nil {
+		return &Refusal{"opted_out", "The contact asked for no more messages."}
+	}
+	if c.Phone == "" {
+		return nil
+	}
+	by, err := d.Book.Suppressed(ctx, tn, crm.ChannelWhatsApp, c.Phone)
+	if err == nil && by[c.Phone].Blocks(marketing) {
+		return &Refusal{"suppressed", "The number is not to be written to."}
+	}
+	return err
 }
 
 // depart puts a message in flight, and its conversation up to it.

@@ -109,30 +109,31 @@ type templateUse struct {
 }
 
 // checkTemplate holds a template message against the template as it was synced: a *Refusal where Meta is known to refuse
-// it. It gives the template's body with the parameters filled in; "" where the template is not known.
-func (d *Desk) checkTemplate(ctx context.Context, tn *tenant.Tenant, object json.RawMessage) (text string, err error) {
+// it. It gives the template, nil where that is not known, and its body with the parameters filled in.
+func (d *Desk) checkTemplate(ctx context.Context, tn *tenant.Tenant, object json.RawMessage) (t *Template, text string, err error) {
 	w := tn.Account().WhatsApp
 	if w == nil {
-		return "", nil
+		return nil, "", nil
 	}
 	var use templateUse
 	if json.Unmarshal(object, &use) != nil || use.Name == "" || use.Language.Code == "" {
-		return "", nil // of a shape that Meta refuses, or that is newer than we are
+		return nil, "", nil // of a shape that Meta refuses, or that is newer than we are
 	}
 	if known, err := listed(ctx, tn, w.WABAID); err != nil || !known {
-		return "", err
+		return nil, "", err
 	}
-	t, err := Templates.Get(ctx, tn.DB, templateID(tn.Code, w.WABAID, use.Name, use.Language.Code))
+	t, err = Templates.Get(ctx, tn.DB, templateID(tn.Code, w.WABAID, use.Name, use.Language.Code))
 	if errors.Is(err, store.ErrNotFound) {
-		return "", d.unknownTemplate(ctx, tn, w.WABAID, use.Name)
+		return nil, "", d.unknownTemplate(ctx, tn, w.WABAID, use.Name)
 	}
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if t.Status != approved {
-		return "", &Refusal{"whatsapp.template_not_approved", "The template's status at Meta is " + t.Status + "."}
+		return nil, "", &Refusal{"whatsapp.template_not_approved", "The template's status at Meta is " + t.Status + "."}
 	}
-	return t.fill(&use)
+	text, err = t.fill(&use)
+	return t, text, err
 }
 
 func (d *Desk) unknownTemplate(ctx context.Context, tn *tenant.Tenant, wabaID, name string) error {

@@ -41,8 +41,22 @@ func (t *Template) node() map[string]any {
 		}
 	}
 	components := []any{map[string]any{"type": "BODY", "text": t.Body}}
-	if t.Header != "" {
+	switch {
+	case t.Format != "":
+		components = append([]any{map[string]any{"type": "HEADER", "format": t.Format}}, components...)
+	case t.Header != "":
 		components = append([]any{map[string]any{"type": "HEADER", "format": "TEXT", "text": t.Header}}, components...)
+	}
+	var buttons []any
+	for _, b := range t.Buttons {
+		button := map[string]any{"type": b.Type, "text": b.Text}
+		if b.URL != "" {
+			button["url"] = b.URL
+		}
+		buttons = append(buttons, button)
+	}
+	if buttons != nil {
+		components = append(components, map[string]any{"type": "BUTTONS", "buttons": buttons})
 	}
 	return map[string]any{"id": t.ID, "name": t.Name, "language": t.Language, "status": t.Status, "category": t.Category,
 		"parameter_format": format, "components": components, "quality_score": map[string]any{"score": "GREEN"}, "rejected_reason": "NONE"}
@@ -122,7 +136,13 @@ func (s *Server) createTemplate(a *Account, body []byte) answer {
 		case "BODY":
 			t.Body = c.str("text", t.Category != "AUTHENTICATION", 1024)
 		case "HEADER":
-			t.Header = c.str("text", false, 60)
+			if t.Header = c.str("text", false, 60); c.str("format", true, 0) != "TEXT" {
+				t.Format = c.str("format", true, 0)
+			}
+		case "BUTTONS":
+			for _, b := range c.list("buttons", true) {
+				t.Buttons = append(t.Buttons, Button{b.str("type", true, 0), b.str("text", false, 25), b.str("url", false, 2000)})
+			}
 		}
 	}
 	if t.Body == "" && t.Category != "AUTHENTICATION" {

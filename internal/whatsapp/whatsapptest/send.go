@@ -302,6 +302,10 @@ func (s *Server) template(a *Account, n Number, o object) (name, text string) {
 	}
 	want := map[string][]string{"header": variables(t.Header), "body": variables(t.Body)}
 	got := map[string]map[string]string{"header": {}, "body": {}}
+	if t.Format != "" {
+		want["header"] = []string{strings.ToLower(t.Format)}
+	}
+	buttons := map[string]bool{}
 	for _, c := range o.list("components", false) {
 		kind := strings.ToLower(c.str("type", true, 0))
 		if kind == "button" {
@@ -309,6 +313,7 @@ func (s *Server) template(a *Account, n Number, o object) (name, text string) {
 			if !c.has("index") {
 				c.fail(131008, "Required parameter is missing: %s['index']", c.path)
 			}
+			buttons[strings.Trim(string(c.keys["index"]), `"`)] = len(c.list("parameters", false)) > 0
 			continue
 		}
 		if got[kind] == nil {
@@ -317,6 +322,11 @@ func (s *Server) template(a *Account, n Number, o object) (name, text string) {
 		}
 		for i, p := range c.list("parameters", false) {
 			s.parameter(a, n, p, fmt.Sprint(i+1), got[kind])
+		}
+	}
+	for i, b := range t.Buttons {
+		if b.takesParameter() && !buttons[fmt.Sprint(i)] {
+			o.fail(131008, "Required parameter is missing: buttons: button at index %d of type %s requires a parameter", i, b.Type)
 		}
 	}
 	for _, kind := range []string{"header", "body"} {
@@ -346,9 +356,12 @@ func (s *Server) parameter(a *Account, n Number, p object, place string, into ma
 		into[place] = text
 	case "image", "video", "document":
 		s.media(a, n, p.object(t, true), t)
+		into[t] = t
 	case "currency", "date_time":
 		into[place] = p.object(t, true).str("fallback_value", true, 0)
-	case "payload", "location", "coupon_code", "limited_time_offer", "product", "action":
+	case "location":
+		into[t] = t
+	case "payload", "coupon_code", "limited_time_offer", "product", "action":
 	default:
 		p.fail(100, "Param %s['type'] is not a type of parameter.", p.path)
 	}

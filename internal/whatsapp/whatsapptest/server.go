@@ -59,7 +59,20 @@ type Template struct {
 	Status   string // default APPROVED
 	Category string // default UTILITY
 	Header   string // text
+	Format   string // of the header: IMAGE, VIDEO, DOCUMENT or LOCATION instead of a text
 	Body     string
+	Buttons  []Button
+}
+
+// Button is a template's. A URL with a variable, and a COPY_CODE, take a parameter.
+type Button struct {
+	Type string // QUICK_REPLY, URL, COPY_CODE, …
+	Text string
+	URL  string
+}
+
+func (b Button) takesParameter() bool {
+	return b.Type == "COPY_CODE" || b.Type == "URL" && len(variables(b.URL)) > 0
 }
 
 // Server is a running Graph API. It is safe for concurrent use.
