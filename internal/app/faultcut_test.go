@@ -356,6 +356,37 @@ func (w *world) from(phone, userID, id, text string) []byte {
 		"messaging_product": "whatsapp", "metadata": map[string]string{"phone_number_id": "3001"}, "messages": []any{m}}})
 }
 
+// syncJob lists the client's templates.
+var syncJob = store.Job{ID: "job_t", Type: chat.TemplateSyncJob, Tenant: "ACME", MaxAttempts: 5}
+
+// composeJob is the job of a message to Ana, who has just written, as the API makes it.
+func (w *world) composeJob(seed string, dr chat.Draft) store.Job {
+	n, _, err := w.desk.Compose(context.Background(), w.tn, seed, dr)
+	w.must(err)
+	return store.Job{ID: "job_c", Type: n.Type, Tenant: "ACME", Token: 1, MaxAttempts: 8, Payload: n.Payload}
+}
+
+// open lets Ana write, which opens her window.
+func (w *world) open() {
+	w.t.Helper()
+	_, err := w.ingest(w.from("12025550143", "US.1", "wamid.open", "Hello?"), "dlv_open")(w)
+	w.must(err)
+}
+
+// newestOut is the last message that was planned.
+func (w *world) newestOut() *chat.Message {
+	w.t.Helper()
+	ms, err := chat.Messages.Find(context.Background(), w.db, store.Query{})
+	w.must(err)
+	for _, m := range ms {
+		if m.Direction == chat.Out {
+			return m
+		}
+	}
+	w.t.Fatal("no message was planned")
+	return nil
+}
+
 // TestFaultCut cuts every handler's writes after each one of them, runs the handler again, and expects the state and the
 // jobs that a straight run gives.
 func TestFaultCut(t *testing.T) {
@@ -787,6 +818,124 @@ func TestFaultCut(t *testing.T) {
 				w.must(err)
 				if len(cs) != 2 || cs[0].OptedOutAt == nil || cs[1].OptedOutAt == nil {
 					w.t.Errorf("contacts %+v", cs)
+				}
+			},
+		},
+		{
+			name:    "whatsapp.compose to somebody new",
+			prepare: func(w *world) { w.rule(fullRule) },
+			do: func(w *world) step {
+				return run(w.desk.HandleCompose, w.composeJob("s1", chat.Draft{To: "+12025550177", Type: "template",
+					Object: json.RawMessage(`{"name":"hello","language":{"code":"en"},"components":[{"type":"body","parameters":[{"type":"text","text":"Ana"}]}]}`)}))
+			},
+			expect: func(w *world) {
+				if m := w.newestOut(); m.Status != chat.Queued || m.Send == nil {
+					w.t.Errorf("message %+v", m)
+				}
+			},
+		},
+		{
+			name:    "whatsapp.compose of a reaction, in an open window",
+			prepare: (*world).open,
+			do: func(w *world) step {
+				return run(w.desk.HandleCompose, w.composeJob("s1", chat.Draft{To: "+12025550143", Type: "reaction", Object: json.RawMessage(`{"message_id":"wamid.open","emoji":"+"}`)}))
+			},
+		},
+		{
+			name: "whatsapp.send of a reaction",
+			prepare: func(w *world) {
+				w.open()
+				_, err := w.desk.HandleCompose(context.Background(), w.tn, w.composeJob("s1", chat.Draft{To: "+12025550143", Type: "reaction",
+					Object: json.RawMessage(`{"message_id":"wamid.open","emoji":"+"}`)}))
+				w.must(err)
+			},
+			do: func(w *world) step {
+				return run(w.desk.HandleSend, store.Job{ID: "job_s", Type: chat.SendJob, Tenant: "ACME", Token: 1, MaxAttempts: 8,
+					Payload: payload(map[string]string{"messageId": w.newestOut().ID})})
+			},
+			settle: func(w *world) { // a lost answer is settled by the status
+				_, err := w.ingest(whatsapptest.Batch(w.meta.StatusFor(w.meta.Accepted()[0], "delivered")), "dlv_1")(w)
+				w.must(err)
+			},
+			expect: func(w *world) {
+				ms, err := chat.Messages.Find(context.Background(), w.db, store.Query{Where: []store.Term{store.Where("wamid", store.Eq, "3001|wamid.open")}})
+				w.must(err)
+				if len(ms) != 1 || ms[0].Reactions["3001"] != "+" {
+					w.t.Errorf("the reaction does not stand on its message: %+v", ms)
+				}
+			},
+			ignore: []string{"statusAt", "news", "token", "wamid"},
+		},
+		{
+			name: "whatsapp.templates.sync",
+			prepare: func(w *world) {
+				w.meta.SetTemplate("2001", whatsapptest.Template{ID: "1", Name: "gone", Body: "Hi"})
+				w.meta.SetTemplate("2001", whatsapptest.Template{ID: "2", Name: "hello", Language: "en", Body: "Hi"})
+				_, err := w.desk.HandleTemplateSync(context.Background(), w.tn, syncJob)
+				w.must(err)
+				w.meta.AddAccount(whatsapptest.Account{WABAID: "2001", Token: "tok", Numbers: []whatsapptest.Number{{ID: "3001"}}, Templates: []whatsapptest.Template{
+					{ID: "2", Name: "hello", Language: "en", Body: "Hi {{1}}"}, {ID: "3", Name: "other", Body: "Bye"}}})
+				w.now = w.now.Add(time.Hour)
+			},
+			do: func(w *world) step {
+				j := syncJob
+				j.ID = "job_t2"
+				return run(w.desk.HandleTemplateSync, j)
+			},
+			expect: func(w *world) {
+				ts, err := chat.Templates.Find(context.Background(), w.db, store.Query{Order: "key"})
+				w.must(err)
+				if len(ts) != 2 || ts[0].Name != "hello" || ts[1].Name != "other" || !strings.Contains(string(ts[0].Components), "{{1}}") {
+					w.t.Errorf("templates %+v", ts)
+				}
+			},
+		},
+		{
+			name: "intake of news of templates",
+			prepare: func(w *world) {
+				w.meta.SetTemplate("2001", whatsapptest.Template{ID: "1", Name: "gone", Body: "Hi"})
+				w.meta.SetTemplate("2001", whatsapptest.Template{ID: "2", Name: "hello", Language: "en", Body: "Hi"})
+				_, err := w.desk.HandleTemplateSync(context.Background(), w.tn, syncJob)
+				w.must(err)
+			},
+			do: func(w *world) step {
+				changes := []whatsapptest.Change{w.meta.TemplateStatus("2001", "hello", "en", "PAUSED"), w.meta.TemplateStatus("2001", "gone", "en", "DELETED"),
+					w.meta.TemplateStatus("2001", "strange", "en", "APPROVED")}
+				return func(w *world) ([]string, error) {
+					b, err := whatsapp.ParseWebhook(whatsapptest.Batch(changes...))
+					w.must(err)
+					var next []store.NewJob
+					for _, it := range b.Ordered() {
+						jobs, err := w.desk.Ingest(context.Background(), w.tn, &store.Delivery{ID: "dlv_1", ReceivedAt: w.now}, it)
+						if err != nil {
+							return nil, err
+						}
+						next = append(next, jobs...)
+					}
+					return keys(next), nil
+				}
+			},
+			expect: func(w *world) {
+				ts, err := chat.Templates.Find(context.Background(), w.db, store.Query{Order: "key"})
+				w.must(err)
+				if len(ts) != 1 || ts[0].Status != "PAUSED" {
+					w.t.Errorf("templates %+v", ts)
+				}
+			},
+		},
+		{
+			name:    "whatsapp.read",
+			prepare: (*world).open,
+			do: func(w *world) step {
+				m, err := chat.Messages.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				return run(w.desk.HandleRead, store.Job{ID: "job_r", Type: chat.ReadJob, Tenant: "ACME", MaxAttempts: 8, Payload: payload(map[string]string{"messageId": m.ID})})
+			},
+			expect: func(w *world) {
+				cv, err := chat.Conversations.First(context.Background(), w.db, store.Query{})
+				w.must(err)
+				if cv.Unread != 0 || len(w.meta.Reads()) != 1 {
+					w.t.Errorf("conversation %+v, told Meta %v", cv, w.meta.Reads())
 				}
 			},
 		},
