@@ -152,20 +152,21 @@ func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.C
 			return nil, err
 		}
 	}
-	if m.Origin.Campaign != "" && d.Cleared != nil {
-		if err := d.Cleared(ctx, tn, m); err != nil {
-			return nil, err
-		}
-	}
 	var t *Template
 	if m.Type == "template" {
 		if t, _, err = d.checkTemplate(ctx, tn, m.Content); err != nil {
 			return nil, err
 		}
-	} else if m.Origin.RunID == "" {
+	} else if m.Origin.RunID == "" && m.Origin.Campaign == "" {
 		return c, nil // a person's answer, to somebody who wrote
 	}
-	return c, d.wanted(ctx, tn, c, t != nil && t.Category == marketing)
+	if err := d.wanted(ctx, tn, c, t != nil && t.Category == marketing); err != nil {
+		return nil, err
+	}
+	if m.Origin.Campaign != "" && d.Cleared != nil {
+		err = d.Cleared(ctx, tn, m)
+	}
+	return c, err
 }
 
 // marketing is the category of templates that need not be sent.
