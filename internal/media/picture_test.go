@@ -75,8 +75,8 @@ func decoded(t *testing.T, b []byte) image.Image {
 // red tells whether a picture is red at a place given in eighths of its sides.
 func red(m image.Image, x, y int) bool {
 	b := m.Bounds()
-	r, g, _, _ := m.At(b.Min.X+b.Dx()*x/8, b.Min.Y+b.Dy()*y/8).RGBA()
-	return r > 0xb000 && g < 0x6000
+	r, g, bl, _ := m.At(b.Min.X+b.Dx()*x/8, b.Min.Y+b.Dy()*y/8).RGBA()
+	return r > 0xb000 && g < 0x6000 && bl < 0x4000
 }
 
 func TestPicturesAreMadeSmallAndUpright(t *testing.T) {
