@@ -4,7 +4,10 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/ecodrix/ecod/internal/campaign"
 )
@@ -25,6 +28,20 @@ func RegisterUnsubscribe(a *API, bureau *campaign.Bureau) {
 			return err
 		}
 		return sheet(w, "Unsubscribed", "You will get no more news from this sender.", false)
+	})
+	a.documentLink("GET", "showUnsubscribe", "The page that a link in a mail leads to", "Changes nothing.")
+	a.documentLink("POST", "unsubscribe", "Unsubscribe by one click (RFC 8058)", "The body is not looked at. Repeated, it does no harm.")
+}
+
+// documentLink puts the page into the OpenAPI document: plain handlers have no place in it.
+func (a *API) documentLink(method, id, summary, more string) {
+	res := map[string]*huma.Response{"200": {Description: "A page for people.", Content: map[string]*huma.MediaType{"text/html": {Schema: &huma.Schema{Type: huma.TypeString}}}}}
+	for _, code := range []int{http.StatusNotFound, http.StatusServiceUnavailable} {
+		res[strconv.Itoa(code)] = a.problemResponse(code)
+	}
+	a.huma.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: id, Method: method, Path: "/u/{token}", Tags: []string{"Campaigns"}, Summary: summary, Description: more, Security: security(AccessPublic),
+		Parameters: []*huma.Param{{Name: "token", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}}, Responses: res,
 	})
 }
 

@@ -201,7 +201,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: crm.MergeJob, Handle: book.HandleMerge, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: crm.GatherJob, Handle: book.HandleGather, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
-		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute},
+		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute, Abandoned: office.Abandoned},
+		job.Type{Name: mail.WithdrawJob, Handle: office.HandleWithdraw, MaxAttempts: 20},
 		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync, Timeout: 5 * time.Minute, MaxAttempts: 5},
 		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
@@ -210,12 +211,15 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: media.MissJob, Handle: a.Media.HandleMiss, MaxAttempts: 20},
 		job.Type{Name: media.RemoveJob, Handle: a.Media.HandleRemove, MaxAttempts: 20},
 		job.Type{Name: campaign.TurnJob, Handle: bureau.HandleTurn, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
-		job.Type{Name: campaign.BeginJob, Handle: bureau.HandleBegin, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
-		job.Type{Name: campaign.FreezeJob, Handle: bureau.HandleFreeze, Base: time.Second, Cap: time.Minute, MaxAttempts: 100},
-		job.Type{Name: campaign.WindowJob, Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000},
+		job.Type{Name: campaign.BeginJob, Handle: bureau.HandleBegin, Base: time.Second, Cap: time.Minute, MaxAttempts: 20, Abandoned: bureau.Abandoned},
+		job.Type{Name: campaign.FreezeJob, Handle: bureau.HandleFreeze, Base: time.Second, Cap: time.Minute, MaxAttempts: 100, Abandoned: bureau.Abandoned},
+		job.Type{Name: campaign.WindowJob, Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000, Abandoned: bureau.Abandoned},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
 	book.Runner = a.Runner
+	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
+		return errors.Join(office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
+	}
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
 		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Enqueue: a.Runner.Enqueue, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/auth"
+	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/mail"
@@ -28,6 +29,7 @@ var retention = []struct {
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
 	{mail.Letters.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Posts.Schema.Kind, "at", 30 * 24 * time.Hour},
+	{campaign.Recipients.Schema.Kind, "at", 2 * 365 * 24 * time.Hour},
 }
 
 // pruneMost bounds one pruning of one kind, so that no writer waits for it.

@@ -40,6 +40,7 @@ type going struct {
 	why      string    // of the last of them
 	state    string    // of the campaign, as read at
 	seen     time.Time
+	unheld   time.Time // when messages were let go last that a pause had held
 }
 
 func (b *Bureau) under(campaignID string) *going {

@@ -400,7 +400,9 @@ func (rd *round) outcome(ctx context.Context, r *Recipient, a mail.Answer) ([]st
 	case mail.Refused:
 		switch a.Bounce {
 		case smtp.BounceHard:
-			r.State = Bounced
+			if r.State = Bounced; r.Address == "" { // forgotten meanwhile
+				return nil, nil
+			}
 			return rd.b.Office.Bounced(ctx, rd.tn, r.Address, letterID(rd.tn.Code, r))
 		case smtp.BounceSoft:
 			r.State = Bounced

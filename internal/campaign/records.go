@@ -162,13 +162,16 @@ var Recipients = store.Kind[Recipient]{
 		Kind: "campaignRecipients",
 		Fields: []store.Field{
 			{Name: "campaignId", Type: store.Text}, {Name: "tally", Type: store.Text}, {Name: "due", Type: store.Int},
-			{Name: "unsubscribedFrom", Type: store.Text},
+			{Name: "unsubscribedFrom", Type: store.Text}, {Name: "at", Type: store.Int}, {Name: "leadId", Type: store.Text},
 		},
-		Orders: [][]string{{"campaignId"}, {"tally", "due"}, {"unsubscribedFrom"}},
+		Orders: [][]string{{"campaignId"}, {"tally", "due"}, {"unsubscribedFrom"}, {"at"}, {"leadId"}},
 	},
 	Key: func(r *Recipient) string { return r.ID },
 	Index: func(r *Recipient) store.Fields {
-		f := store.Fields{"campaignId": r.CampaignID, "tally": tally(r.CampaignID, r.State), "due": r.Due.UnixMilli()}
+		f := store.Fields{"campaignId": r.CampaignID, "tally": tally(r.CampaignID, r.State), "due": r.Due.UnixMilli(), "at": r.CreatedAt.UnixMilli()}
+		if r.LeadID != "" {
+			f["leadId"] = r.LeadID
+		}
 		if r.Unsubscribed != nil {
 			f["unsubscribedFrom"] = r.CampaignID
 		}

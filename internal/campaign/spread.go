@@ -41,6 +41,9 @@ func (b *Bureau) spread(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *
 	if err != nil {
 		return worked{}, err
 	}
+	if err := b.unhold(ctx, tn, g, waiting); err != nil {
+		return worked{}, err
+	}
 	w := worked{}
 	for _, r := range waiting { // of an execution that could not leave them; any other job of theirs is known by its key
 		w.next = append(w.next, b.sendOf(tn, r, time.Time{}))
@@ -88,6 +91,49 @@ func (b *Bureau) spread(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *
 	}
 	w.wait = max(at.Sub(b.Now()), soundPause)
 	return w, nil
+}
+
+// Messages that a pause holds are let go by the turn that ends it. One that saw the pause just before that, and was held
+// just after, is let go by a later look.
+const (
+	unheldPause = 5 * time.Second
+	unheldAfter = time.Minute
+)
+
+// unhold lets go of messages that wait for suspiciously long.
+func (b *Bureau) unhold(ctx context.Context, tn *tenant.Tenant, g *going, waiting []*Recipient) error {
+	now := b.Now()
+	if len(waiting) == 0 || now.Sub(waiting[0].Due) < unheldAfter {
+		return nil
+	}
+	g.mu.Lock()
+	due := now.Sub(g.unheld) >= unheldAfter
+	if due {
+		g.unheld = now
+	}
+	g.mu.Unlock()
+	if !due {
+		return nil
+	}
+	_, err := b.Queue.ReleaseParked(ctx, tn.Code)
+	return err
+}
+
+// clear sees to it that the messages of a cancelled campaign learn of that.
+func (b *Bureau) clear(ctx context.Context, tn *tenant.Tenant, c *Campaign, p windowPayload) (job.Result, error) {
+	n, err := b.count(ctx, tn, c.ID, Queued)
+	if err != nil {
+		return job.Result{}, err
+	}
+	if n == 0 || p.N > 100 {
+		b.forget(c.ID)
+		return job.Result{}, nil
+	}
+	if _, err := b.Queue.ReleaseParked(ctx, tn.Code); err != nil {
+		return job.Result{}, err
+	}
+	p.N++
+	return job.Result{Next: []store.NewJob{windowJob(tn.Code, p, b.Now().Add(time.Duration(p.N)*unheldPause))}}, nil
 }
 
 func (b *Bureau) sendOf(tn *tenant.Tenant, r *Recipient, at time.Time) store.NewJob {

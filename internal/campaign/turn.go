@@ -72,12 +72,12 @@ func (b *Bureau) Ask(ctx context.Context, tn *tenant.Tenant, campaignID, op stri
 			return nil, err
 		}
 	}
-	n := b.turn(tn, turnPayload{CampaignID: c.ID, Turn: id.New("trn"), Op: op})
+	n := b.turn(tn.Code, turnPayload{CampaignID: c.ID, Turn: id.New("trn"), Op: op})
 	return &n, nil
 }
 
-func (b *Bureau) turn(tn *tenant.Tenant, p turnPayload) store.NewJob {
-	n := job.New(tn.Code, TurnJob, p)
+func (b *Bureau) turn(code string, p turnPayload) store.NewJob {
+	n := job.New(code, TurnJob, p)
 	n.UniqueKey = "campaign:" + p.CampaignID + ":turn:" + p.Turn
 	return n
 }
@@ -158,8 +158,23 @@ func (b *Bureau) follow(tn *tenant.Tenant, c *Campaign) []store.NewJob {
 		return []store.NewJob{freezeJob(tn.Code, freezePayload{CampaignID: c.ID, Gen: c.Gen})}
 	case c.State == Running:
 		return []store.NewJob{windowJob(tn.Code, windowPayload{CampaignID: c.ID, Gen: c.Gen, N: 1}, time.Time{})}
+	case c.State == Cancelled && c.Channel == WhatsApp:
+		return []store.NewJob{windowJob(tn.Code, windowPayload{CampaignID: c.ID, Gen: c.Gen, N: 1}, c.EndedAt.Add(unheldPause))}
 	}
 	return nil
+}
+
+// Abandoned gives the turn that pauses a campaign whose job was cancelled or given up: it would stand still and say that
+// it runs.
+func (b *Bureau) Abandoned(j store.Job) []store.NewJob {
+	p, err := job.Payload[struct {
+		CampaignID string `json:"campaignId"`
+	}](j)
+	if err != nil {
+		return nil
+	}
+	return []store.NewJob{b.turn(j.Tenant, turnPayload{CampaignID: p.CampaignID, Turn: "abandoned:" + j.ID, Op: Pause,
+		Code: "campaign.abandoned", Detail: "A job of it was cancelled, or failed for good. Resume it to go on."})}
 }
 
 // noticed lets a window of this process know at once what became of its campaign.

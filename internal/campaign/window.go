@@ -66,7 +66,12 @@ func (b *Bureau) HandleWindow(ctx context.Context, tn *tenant.Tenant, j store.Jo
 		return job.Result{}, err
 	}
 	b.noticedIn(g, c)
-	if c.Gen != p.Gen || c.State != Running {
+	switch {
+	case c.Gen != p.Gen:
+		return job.Result{}, nil
+	case c.State == Cancelled:
+		return b.clear(ctx, tn, c, p)
+	case c.State != Running:
 		return job.Result{}, nil
 	}
 	var w worked

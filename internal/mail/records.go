@@ -63,12 +63,16 @@ type Origin struct {
 var Letters = store.Kind[Letter]{
 	Schema: store.Schema{
 		Kind:   "letters",
-		Fields: []store.Field{{Name: "contactId", Type: store.Text}, {Name: "at", Type: store.Int}},
-		Orders: [][]string{{"contactId", "at"}, {"at"}},
+		Fields: []store.Field{{Name: "leadId", Type: store.Text}, {Name: "at", Type: store.Int}},
+		Orders: [][]string{{"leadId", "at"}, {"at"}},
 	},
 	Key: func(l *Letter) string { return l.ID },
 	Index: func(l *Letter) store.Fields {
-		return store.Fields{"contactId": l.ContactID, "at": l.CreatedAt.UnixMilli()}
+		f := store.Fields{"at": l.CreatedAt.UnixMilli()}
+		if l.LeadID != "" {
+			f["leadId"] = l.LeadID
+		}
+		return f
 	},
 	Meta: func(l *Letter) *store.Meta { return &l.Meta },
 }

@@ -202,7 +202,7 @@ func (o *Office) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Le
 			l = again
 		}
 		first = false
-		if l.Send.Token > j.Token {
+		if j.Type == SendJob && l.Send.Token > j.Token {
 			return job.ErrLeaseLost // another execution has taken over: it knows better
 		}
 		writes, err := change(l)
