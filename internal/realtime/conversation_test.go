@@ -13,6 +13,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/news"
+	"github.com/ecodrix/ecod/internal/realtime"
 	"github.com/ecodrix/ecod/internal/socketio/sockettest"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -159,7 +160,7 @@ func TestConversation(t *testing.T) {
 
 func TestSubscriptionsAreBounded(t *testing.T) {
 	t.Parallel()
-	h := newHallOf(t, func(string) bool { return true })
+	h := newHallOf(t, realtime.Config{Conversation: func(context.Context, *tenant.Tenant, string) (bool, error) { return true, nil }})
 	e := h.dial("ACME")
 	for i := range 50 {
 		if r := e.ask("subscribe", map[string]any{"conversationId": fmt.Sprint(i)}); !r.OK {
@@ -250,7 +251,7 @@ func TestSocketsEndWithTheirProof(t *testing.T) {
 // A client that does not read is cut off, and told later, by "since", all that it missed.
 func TestSlowClientCatchesUp(t *testing.T) {
 	t.Parallel()
-	h := newHall(t)
+	h := newHallOf(t, realtime.Config{MaxBuffered: 1 << 20})
 	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {
@@ -270,7 +271,7 @@ func TestSlowClientCatchesUp(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	healthy := h.dial("ACME")
-	const items = 100 // of 256 KiB
+	const items = 40 // of 256 KiB: more than may wait, and than the network holds
 	text := strings.Repeat("x", 256<<10)
 	for range items {
 		h.write("ACME", 1, text)

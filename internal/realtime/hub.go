@@ -41,6 +41,7 @@ type Config struct {
 	ClientAddr          func(r *http.Request) string
 	MaxSessionsPerAddr  int // 0: 500
 	MaxSocketsPerClient int // 0: 10,000
+	MaxBuffered         int // bytes that may wait for one socket before it is cut off; 0: 16 MiB
 }
 
 // Hub is the live side of every client.
@@ -104,6 +105,7 @@ func New(cfg Config) *Hub {
 		Logger:             cfg.Log,
 		ClientAddr:         cfg.ClientAddr,
 		MaxSessionsPerAddr: cfg.MaxSessionsPerAddr,
+		MaxBuffered:        cfg.MaxBuffered,
 		AllowOrigin: func(r *http.Request, origin string) bool {
 			return socketio.SameOrigin(r, origin) || cfg.Tenants.AnyAllowsOrigin(origin)
 		},

@@ -90,10 +90,10 @@ func (d *slyDB) Find(ctx context.Context, q store.Query) ([]store.Record, error)
 // newest tells the query by which a socket that is let in learns where it stands.
 func newest(q store.Query) bool { return q.Desc && q.Limit == 1 }
 
-func newHall(t *testing.T) *hall { return newHallOf(t, nil) }
+func newHall(t *testing.T) *hall { return newHallOf(t, realtime.Config{}) }
 
-// newHallOf is newHall with these conversations; nil: one of each client.
-func newHallOf(t *testing.T, known func(id string) bool) *hall {
+// newHallOf is newHall with these settings. Without Conversation, each client has one.
+func newHallOf(t *testing.T, cfg realtime.Config) *hall {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	h := &hall{T: t, ctx: ctx, keys: map[string]string{}, log: &lockedBuffer{}, dbs: map[string]*slyDB{}}
@@ -124,12 +124,13 @@ func newHallOf(t *testing.T, known func(id string) bool) *hall {
 		},
 	})
 	h.porter = auth.NewPorter(auth.Config{Tenants: h.tenants, Services: services, Ring: ring, Now: time.Now, Log: log})
-	h.hub = realtime.New(realtime.Config{
-		Tenants: h.tenants, Porter: h.porter, Log: log, MaxSocketsPerClient: mostSockets,
-		Conversation: func(_ context.Context, tn *tenant.Tenant, id string) (bool, error) {
-			return id == "cnv_of_"+tn.Code || (known != nil && known(id)), nil
-		},
-	})
+	cfg.Tenants, cfg.Porter, cfg.Log, cfg.MaxSocketsPerClient = h.tenants, h.porter, log, mostSockets
+	if cfg.Conversation == nil {
+		cfg.Conversation = func(_ context.Context, tn *tenant.Tenant, id string) (bool, error) {
+			return id == "cnv_of_"+tn.Code, nil
+		}
+	}
+	h.hub = realtime.New(cfg)
 	mux := http.NewServeMux()
 	mux.Handle("/socket.io/", h.hub.Handler())
 	srv := httptest.NewServer(mux)
