@@ -21,7 +21,7 @@ var leastRoles = table(`
 	agent   POST /api/crm/automations/rules  PATCH,DELETE /api/crm/automations/rules/{id}
 	agent   POST /api/crm/automations/rules/{id}/publish  POST /api/crm/automations/rules/{id}/pause  POST /api/crm/automations/rules/{id}/resume
 	viewer  GET /api/crm/automations/runs  GET /api/crm/automations/runs/{id}
-	agent   PATCH /api/crm/automations/runs/{id}
+	agent   PATCH /api/crm/automations/runs/{id}  POST /api/crm/automations/runs/{id}/cancel
 
 	viewer  GET /api/crm/leads  GET /api/crm/leads/{id}  GET /api/crm/leads/{id}/timeline  GET /api/crm/leads/{id}/score  GET /api/crm/leads/{id}/notes
 	viewer  GET /api/crm/leads/export
@@ -40,7 +40,7 @@ var leastRoles = table(`
 	agent   POST /api/whatsapp/templates  POST /api/whatsapp/templates/sync  DELETE /api/whatsapp/templates/{name}  PUT /api/whatsapp/profile
 	viewer  GET /api/whatsapp/deliveries
 	agent   POST /api/whatsapp/deliveries/replay
-	agent   POST /api/media
+	agent   POST /api/media  DELETE /api/media/{id}
 	viewer  GET /api/media/{id}  GET /api/media/{id}/content  GET /api/media/{id}/thumbnail
 
 	viewer  GET /api/campaigns  GET /api/campaigns/{id}  GET /api/campaigns/{id}/stats  GET /api/campaigns/{id}/recipients  POST /api/campaigns/{id}/preflight
