@@ -164,7 +164,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		},
 		Replied: desk.WroteSince, Cancel: a.Queue.Cancel,
 	}
-	webhooks := rule.Webhooks{Engine: a.Engine, Client: foreign(cfg.AllowPrivate, 10*time.Second)}
+	webhooks := rule.Webhooks{Engine: a.Engine, Client: webhookClient(cfg.AllowPrivate)}
 	a.Engine.Doers[rule.PostWebhook] = webhooks
 	desk.Settled, desk.MayBegin, desk.Failed = a.Engine.Settled, a.Engine.MayBegin, a.Engine.Failed
 	book.Raise, book.Forget, book.Sources = a.Engine.Raise, a.Engine.LeadGone, []crm.Source{messagesOf, runsOf}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/app"
+	"github.com/ecodrix/ecod/internal/rule"
+	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
@@ -476,5 +478,35 @@ func TestSimulatedWaits(t *testing.T) {
 		"steps.6.reason", "too_late", "steps.8.wouldRun", true, "steps.8.at", "2027-03-11T09:00:00.000Z")
 	if n := len(e.meta.Accepted()); n != 0 {
 		t.Errorf("%d messages were sent", n)
+	}
+}
+
+// A send that was put off until its moment had passed is kept back, and the run goes on without it.
+func TestLateSendIsKeptBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.rule(`{"trigger":"form_submitted","actions":[{"type":"wait","until":"{{startsAt}}","offset":"-1h"},{"type":"whatsapp.text","text":"In an hour"}]}`)
+	ctx := t.Context()
+	_, err := w.engine.HandleEvent(ctx, w.tn, w.eventJob(obj{"startsAt": w.now.Add(3 * time.Hour).Format(time.RFC3339)}))
+	w.must(err)
+	wake := store.Job{Type: rule.WakeJob, Tenant: "ACME", Payload: payload(obj{"runId": w.onlyRun().ID, "step": "0"})}
+	if _, err := w.engine.HandleWake(ctx, w.tn, wake); err == nil || w.onlyRun().State != rule.RunWaiting { // woken early: put off
+		t.Fatalf("woken early: %v, %+v", err, w.onlyRun())
+	}
+	w.now = w.now.Add(2*time.Hour + 10*time.Minute)
+	_, err = w.engine.HandleWake(ctx, w.tn, wake)
+	w.must(err)
+	if s := w.onlyRun().Steps[1]; s.State != rule.StepQueued {
+		t.Fatalf("%+v", s)
+	}
+	w.now = w.now.Add(21 * time.Minute) // Meta's limits, say
+	_, err = w.desk.HandleSend(ctx, w.tn, w.sendJob(1))
+	w.must(ignoreVerdict(err))
+	_, err = w.engine.HandleAdvance(ctx, w.tn, store.Job{Type: rule.AdvanceJob, Tenant: "ACME",
+		Payload: payload(obj{"runId": w.onlyRun().ID, "step": "1", "ref": w.firstMessage().ID})})
+	w.must(err)
+	r := w.onlyRun()
+	if len(w.meta.Accepted()) != 0 || r.State != rule.RunDone || r.Steps[1].State != rule.StepSkipped || r.Steps[1].Error.Code != "too_late" {
+		t.Errorf("sent %d; run %+v", len(w.meta.Accepted()), r)
 	}
 }

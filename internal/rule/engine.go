@@ -391,6 +391,9 @@ func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs 
 	for _, run := range runs {
 		next = append(next, e.stepJobs(tn, run)...)
 	}
+	if ev.Outcome.LeadCreated {
+		return next, nil // nothing began before it
+	}
 	exits, err := e.exitJobs(ctx, tn, ev.ID, ev.Outcome.LeadID, ev.Trigger, ev.ReceivedAt)
 	return append(next, exits...), err
 }
