@@ -116,7 +116,7 @@ func (s sessions) drop(ctx context.Context, stay auth.Stay) error {
 // cookie is the session's cookie; an age below zero takes it back. Whether it is for https only tells the public address,
 // never a header of the request.
 func (s sessions) cookie(value string, age time.Duration) string {
-	c := http.Cookie{
+	c := http.Cookie{ //nolint:gosec // without https, a Secure cookie would never come back
 		Name: SessionCookie, Value: value, Path: "/", MaxAge: int(age.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: strings.HasPrefix(strings.ToLower(s.a.cfg.PublicURL), "https://"),
 	}
