@@ -14,6 +14,7 @@ import (
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/storetest"
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
@@ -74,6 +75,25 @@ func TestMediaSharedUnderLoad(t *testing.T) {
 	if b := blobsIn(t, w.shelf); len(b) != 0 {
 		t.Errorf("blobs %v", b)
 	}
+}
+
+// TestMediaHalfRemoved: a file whose removal was cut short gives its content to no new one.
+func TestMediaHalfRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f, err := w.put("a.txt", "text")
+	w.must(err)
+	w.cutter = storetest.Cut(w.db, 1)
+	if err := w.removeMedia(f.ID); !errors.Is(err, storetest.ErrCut) || len(blobsIn(t, w.shelf)) != 0 {
+		t.Fatalf("%v, blobs %v", err, blobsIn(t, w.shelf))
+	}
+	w.cutter = nil
+	again, err := w.put("a.txt", "text")
+	w.must(err)
+	w.must(w.removeMedia(f.ID))
+	c, err := w.archive.Open(context.Background(), w.tn, again, false)
+	w.must(err)
+	w.must(c.Bytes.Close())
 }
 
 // full is a shelf that takes nothing.

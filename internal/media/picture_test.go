@@ -185,6 +185,27 @@ func TestKindsOfPictures(t *testing.T) {
 	}
 }
 
+func TestStickersStayWebP(t *testing.T) {
+	chunk := func(kind, body string) []byte {
+		b := binary.LittleEndian.AppendUint32([]byte(kind), uint32(len(body)))
+		return append(append(b, body...), make([]byte, len(body)%2)...)
+	}
+	file := func(chunks ...[]byte) []byte {
+		body := append([]byte("WEBP"), slices.Concat(chunks...)...)
+		return append(binary.LittleEndian.AppendUint32([]byte("RIFF"), uint32(len(body))), body...)
+	}
+	pixel := chunk("VP8L", "\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07")
+	flags := func(f byte) []byte { return chunk("VP8X", string([]byte{f, 0, 0, 0, 0, 0, 0, 0, 0, 0})) }
+	p := Optimise(append(file(flags(0x1c), pixel, chunk("EXIF", "GPS"), chunk("XMP ", "GPS too")), "GPS behind"...), "image/webp")
+	if want := file(flags(0x10), pixel); !bytes.Equal(p.Data, want) || p.MIME != "image/webp" || p.Width != 1 || p.Thumb == nil {
+		t.Errorf("%q, %d wide, want %q", p.Data, p.Width, want)
+	}
+	moving := Optimise(file(flags(0x12), chunk("ANIM", "\x00\x00\x00\x00\x00\x00"), chunk("ANMF", "frame"), chunk("EXIF", "GPS")), "image/webp")
+	if moving.MIME != "image/webp" || bytes.Contains(moving.Data, []byte("GPS")) || !bytes.Contains(moving.Data, []byte("ANMF")) {
+		t.Errorf("%+v", moving)
+	}
+}
+
 // bomb is a PNG that says it has so many pixels.
 func bomb(t testing.TB, w, h uint32, depth byte) []byte {
 	b := asPNG(t, image.NewGray(image.Rect(0, 0, 1, 1)))
