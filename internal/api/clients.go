@@ -108,6 +108,7 @@ func RegisterClients(a *API, tenants *tenant.Registry, queue store.Queue) {
 	c.registerSecrets(a)
 	a.nullable("ClientView", "whatsapp")
 	a.nullable("CreatedClient", "whatsapp")
+	a.nullable("SecretView", "attention")
 }
 
 type newClientInput struct {

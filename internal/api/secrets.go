@@ -97,6 +97,14 @@ type SecretView struct {
 	KeyID     string   `json:"keyId" doc:"The operator's key that sealed them."`
 	UpdatedAt *Time    `json:"updatedAt" nullable:"true"`
 	LastCheck *Time    `json:"lastCheck" nullable:"true" doc:"When a live call last succeeded with them; null: not checked."`
+
+	Attention *AttentionView `json:"attention" doc:"Why they are of no use until somebody sets them anew; null: nothing is known against them."`
+}
+
+// AttentionView is what is wrong with a client's account with others.
+type AttentionView struct {
+	Reason string `json:"reason" example:"invalid_grant"`
+	Since  *Time  `json:"since" nullable:"true"`
 }
 
 func secretView(s tenant.SecretInfo) SecretView {
@@ -111,6 +119,23 @@ func (c clients) secrets(ctx context.Context, in *ByCode) (*Answer[List[SecretVi
 	out := List[SecretView]{Items: []SecretView{}}
 	for _, s := range acct.Secrets() {
 		out.Items = append(out.Items, secretView(s))
+	}
+	tn, release, err := c.tenants.Use(ctx, in.Code)
+	if err != nil {
+		return OK(out) // what was found is in the client's database, and that cannot be reached now
+	}
+	defer release()
+	for i := range out.Items {
+		v := &out.Items[i]
+		switch conn, err := tn.Connection(ctx, v.Name); {
+		case err != nil:
+			return nil, err
+		case conn == nil:
+		case conn.State == tenant.Attention:
+			v.Attention = &AttentionView{conn.Reason, At(conn.At)}
+		default:
+			v.LastCheck = At(conn.At)
+		}
 	}
 	return OK(out)
 }

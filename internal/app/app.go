@@ -25,6 +25,7 @@ import (
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/media"
+	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/realtime"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/smtp"
@@ -61,6 +62,7 @@ type App struct {
 	Intake  *chat.Intake
 	Desk    *chat.Desk
 	Engine  *rule.Engine
+	Diary   *meeting.Diary
 	Door    *rule.Door
 	Porter  *auth.Porter
 	Hub     *realtime.Hub
@@ -149,6 +151,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	postbox := smtp.New(smtp.Config{AllowPrivate: cfg.AllowPrivate, CommandTimeout: 30 * time.Second, DataTimeout: 2 * time.Minute})
 	a.onClose("mail connections", func(context.Context) error { postbox.Close(); return nil })
 	office := &mail.Office{Book: book, SMTP: postbox, Now: time.Now, Log: log.With("part", "mail")}
+	a.Diary = diary(cfg, book, a.Queue, log.With("part", "meetings"))
 	a.Desk = desk
 	messages := rule.Messages{Desk: desk}
 	bureau := &campaign.Bureau{
@@ -160,7 +163,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate,
 		Doers: map[string]rule.Doer{
 			rule.SendTemplate: messages, rule.SendText: messages,
-			rule.SendEmail: rule.Mails{Office: office},
+			rule.SendEmail:  rule.Mails{Office: office},
+			rule.CreateMeet: rule.Meetings{Diary: a.Diary},
 		},
 		Replied: desk.WroteSince, Cancel: a.Queue.Cancel,
 	}
@@ -220,6 +224,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
 		return errors.Join(office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
 	}
+	a.meetings()
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
 		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Enqueue: a.Runner.Enqueue, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,

@@ -19,6 +19,7 @@ import (
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/media"
+	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -34,6 +35,7 @@ var tenantSchemas = append([]store.Schema{
 	crm.Suppressions.Schema, mail.Letters.Schema,
 	media.Files.Schema,
 	news.Items.Schema,
+	meeting.Appointments.Schema, tenant.Connections.Schema,
 }, slices.Concat(campaign.Schemas, chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
 
 // TenantSchemas are the kinds of a client's database.

@@ -10,6 +10,7 @@ import (
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/mail"
+	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/store"
@@ -27,6 +28,7 @@ var retention = []struct {
 	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
+	{meeting.Appointments.Schema.Kind, "startsAt", meeting.Kept},
 	{mail.Letters.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Posts.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{campaign.Recipients.Schema.Kind, "at", 2 * 365 * 24 * time.Hour},

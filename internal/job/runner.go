@@ -78,11 +78,16 @@ func NewRunner(cfg Config, types ...Type) *Runner {
 	if r.cfg.Changed == nil {
 		r.cfg.Changed = func(string, string) {}
 	}
+	r.Know(types...)
+	return r
+}
+
+// Know adds types, before Run.
+func (r *Runner) Know(types ...Type) {
 	for _, t := range types {
 		r.types[t.Name] = t.withDefaults()
 		r.names = append(r.names, t.Name)
 	}
-	return r
 }
 
 // Run claims and runs jobs until ctx ends, then lets the running ones finish, gives the others back, and returns.

@@ -22,12 +22,8 @@ func (d Mails) Plan(ctx context.Context, tn *tenant.Tenant, t Task) (string, []s
 	if err := json.Unmarshal(t.Input, &in); err != nil {
 		return "", nil, err
 	}
-	to := "" // the contact's, where the lead is not stored yet, or has none
-	lead, err := crm.Leads.Get(ctx, tn.DB, t.LeadID)
-	switch {
-	case err == nil:
-		to = lead.Email
-	case !errors.Is(err, store.ErrNotFound):
+	to, err := t.email(ctx, tn)
+	if err != nil {
 		return "", nil, err
 	}
 	l, writes, err := d.Office.Plan(ctx, tn, mail.Outgoing{
@@ -42,6 +38,18 @@ func (d Mails) Plan(ctx context.Context, tn *tenant.Tenant, t Task) (string, []s
 		return "", nil, err
 	}
 	return l.ID, writes, nil
+}
+
+// email is the lead's address; "" where the lead is not stored yet, or has none: the contact's may do.
+func (t Task) email(ctx context.Context, tn *tenant.Tenant) (string, error) {
+	lead, err := crm.Leads.Get(ctx, tn.DB, t.LeadID)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return lead.Email, nil
 }
 
 // Job implements Doer.

@@ -50,6 +50,8 @@ type Ended struct {
 	Error  *StepError      // of a failed or skipped one
 	// Result is what later actions of the run see under the root of the action's type: {{meet.url}}.
 	Result map[string]any
+	// Appointment is what they see as appointment.* from then on; nil: as before.
+	Appointment map[string]any
 }
 
 // EmailInput is the frozen input of e-mails; html is escaped where placeholders were filled.
@@ -159,6 +161,9 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 				run.Results = map[string]any{}
 			}
 			run.Results[root] = end.Result
+			if end.Appointment != nil {
+				run.Results["appointment"] = end.Appointment
+			}
 		}
 	default:
 		return nil, errors.New("the step has not ended")
@@ -195,7 +200,7 @@ func (e *Engine) planStep(ctx context.Context, tn *tenant.Tenant, run *Run, s *S
 		return "", nil, &chat.Refusal{Code: "not_available", Detail: "Actions of type " + s.Type + " are not available here."}
 	}
 	if s.Input == nil {
-		return "", nil, &chat.Refusal{Code: errTooLong().Code, Detail: errTooLong().Detail}
+		return "", nil, &chat.Refusal{Code: "too_long", Detail: "The step is too long once its placeholders are filled."}
 	}
 	return doer.Plan(ctx, tn, Task{
 		RunID: run.ID, Step: s.ID, EventID: run.EventID, Type: s.Type, Seed: run.ID + "|" + s.ID, Input: s.Input, Contact: contact,

@@ -21,7 +21,7 @@ type Trial struct {
 	LeadID    string
 	Phone     string
 	Trigger   string // "": the rule's own
-	Variables Values
+	Variables map[string]any
 	At        time.Time // zero: now
 }
 

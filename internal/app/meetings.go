@@ -1,0 +1,33 @@
+package app
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/google"
+	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/meeting"
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// diary makes the diary with its line to Google.
+func diary(cfg Config, book *crm.Book, q store.Queue, log *slog.Logger) *meeting.Diary {
+	return &meeting.Diary{
+		Book: book, Now: time.Now, Log: log, Drop: q.Cancel,
+		Calendar: google.New(google.Config{BaseURL: cfg.GoogleURL}, &http.Client{Transport: transport(), Timeout: 30 * time.Second}),
+	}
+}
+
+// meetings joins the diary to the rules and the jobs, which must be there by now.
+func (a *App) meetings() {
+	d := a.Diary
+	d.Raise, d.Settled, d.Runner = a.Engine.Raise, a.Engine.MeetSettled, a.Runner
+	a.Runner.Know(job.Type{Name: meeting.ChangeJob, Handle: d.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: meeting.GiveUpJob, Handle: d.HandleGiveUp, MaxAttempts: 20},
+		job.Type{Name: meeting.ReminderJob, Handle: d.HandleReminder, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})
+	for _, name := range meeting.CalendarJobs {
+		a.Runner.Know(job.Type{Name: name, Handle: d.HandleCalendar, Timeout: 2 * time.Minute, Cap: 15 * time.Minute, MaxAttempts: 10, Abandoned: d.Abandoned})
+	}
+}
