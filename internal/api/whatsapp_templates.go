@@ -20,6 +20,9 @@ func (s whatsApp) templates(a *API) {
 	Client(a, Op{Route: "POST /api/whatsapp/templates/sync", ID: "syncTemplates", Tag: whatsAppTag, Summary: "Read the list of templates from Meta", Status: http.StatusAccepted,
 		Description: "A job; its result counts the templates, and those that changed."},
 		func(ctx context.Context, tn *tenant.Tenant, _ *struct{}) (*Answer[QueuedJob], error) {
+			if err := s.desk.Configured(tn); err != nil {
+				return nil, err
+			}
 			return s.queued(ctx, s.desk.TemplateSync(tn, or(Once(ctx), id.New("req")), time.Time{}))
 		})
 	Client(a, Op{Route: "POST /api/whatsapp/templates", ID: "createTemplate", Tag: whatsAppTag, Summary: "Hand a template in at Meta, for review", Status: http.StatusCreated,

@@ -268,7 +268,7 @@ func TestTemplateSyncIsDue(t *testing.T) {
 		}
 		return n.UniqueKey
 	}
-	if due(true) != due(true) {
+	if first := due(true); due(true) != first {
 		t.Error("asked twice, it is two jobs")
 	}
 	_, err := w.desk.HandleTemplateSync(ctx, w.tn, syncJob)

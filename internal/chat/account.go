@@ -26,6 +26,12 @@ func (d *Desk) account(tn *tenant.Tenant) (whatsapp.Account, error) {
 	return whatsapp.Account{PhoneNumberID: w.PhoneNumberIDs[0], WABAID: w.WABAID, Token: token}, nil
 }
 
+// Configured is a fault where a client has no account at Meta that can be used.
+func (d *Desk) Configured(tn *tenant.Tenant) error {
+	_, err := d.account(tn)
+	return err
+}
+
 func codeOfFault(err error) string {
 	var f *fault.Error
 	if errors.As(err, &f) {

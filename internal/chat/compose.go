@@ -307,7 +307,7 @@ func refused(err error, typ string) error {
 	if !errors.As(err, &r) {
 		return err
 	}
-	at := ""
+	var at string
 	switch r.Code {
 	case "whatsapp.template_unknown":
 		at = "/template/name"

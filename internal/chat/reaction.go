@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/news"
@@ -22,8 +23,11 @@ func (d *Desk) reacted(ctx context.Context, tn *tenant.Tenant, m *Message, now t
 		MessageID string `json:"message_id"`
 		Emoji     string `json:"emoji"`
 	}
-	if !m.reacts() || json.Unmarshal(m.Content, &r) != nil {
+	if !m.reacts() {
 		return nil, nil
+	}
+	if err := json.Unmarshal(m.Content, &r); err != nil {
+		return nil, fmt.Errorf("chat: the reaction of %s: %w", m.ID, err) // it was written by us
 	}
 	t, err := Messages.First(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("wamid", store.Eq, wamidKey(m.PhoneNumberID, r.MessageID))}})
 	if errors.Is(err, store.ErrNotFound) {

@@ -108,6 +108,12 @@ type templateUse struct {
 	} `json:"components"`
 }
 
+func useOf(object json.RawMessage) (*templateUse, bool) {
+	use := &templateUse{}
+	err := json.Unmarshal(object, use)
+	return use, err == nil && use.Name != "" && use.Language.Code != ""
+}
+
 // checkTemplate holds a template message against the template as it was synced: a *Refusal where Meta is known to refuse
 // it. It gives the template, nil where that is not known, and its body with the parameters filled in.
 func (d *Desk) checkTemplate(ctx context.Context, tn *tenant.Tenant, object json.RawMessage) (t *Template, text string, err error) {
@@ -115,8 +121,8 @@ func (d *Desk) checkTemplate(ctx context.Context, tn *tenant.Tenant, object json
 	if w == nil {
 		return nil, "", nil
 	}
-	var use templateUse
-	if json.Unmarshal(object, &use) != nil || use.Name == "" || use.Language.Code == "" {
+	use, ok := useOf(object)
+	if !ok {
 		return nil, "", nil // of a shape that Meta refuses, or that is newer than we are
 	}
 	if known, err := listed(ctx, tn, w.WABAID); err != nil || !known {
@@ -132,7 +138,7 @@ func (d *Desk) checkTemplate(ctx context.Context, tn *tenant.Tenant, object json
 	if t.Status != approved {
 		return nil, "", &Refusal{"whatsapp.template_not_approved", "The template's status at Meta is " + t.Status + "."}
 	}
-	text, err = t.fill(&use)
+	text, err = t.fill(use)
 	return t, text, err
 }
 
@@ -156,8 +162,8 @@ func (d *Desk) unknownTemplate(ctx context.Context, tn *tenant.Tenant, wabaID, n
 
 // normalTemplate writes the language of a template message as the API does: "en-us" is "en_US".
 func normalTemplate(object json.RawMessage) json.RawMessage {
-	var use templateUse
-	if json.Unmarshal(object, &use) != nil || whatsapp.Language(use.Language.Code) == use.Language.Code {
+	use, ok := useOf(object)
+	if !ok || whatsapp.Language(use.Language.Code) == use.Language.Code {
 		return object
 	}
 	var whole, language map[string]json.RawMessage
@@ -204,10 +210,15 @@ func placeholders(text string) []string {
 	return out
 }
 
+func (t *Template) parts() (parts []part, ok bool) {
+	err := json.Unmarshal(t.Components, &parts)
+	return parts, err == nil && len(parts) > 0
+}
+
 // fill checks the parameters of a message against the template's, and gives its body with them.
 func (t *Template) fill(use *templateUse) (string, error) {
-	var parts []part
-	if json.Unmarshal(t.Components, &parts) != nil {
+	parts, ok := t.parts()
+	if !ok {
 		return "", nil // not listed with them, or of a shape we do not know
 	}
 	known := map[string]*part{}
