@@ -10,11 +10,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/store"
-	"github.com/ecodrix/ecod/internal/tenant"
 )
 
 // Limits of what an event carries, as JSON. They keep its job within the queue's limit on payloads.
@@ -35,10 +35,10 @@ func RegisterEvents(a *API, door *rule.Door) {
 		func(ctx context.Context, c Caller, in *eventInput) (*Answer[EventAnswer], error) {
 			return submit(ctx, door, c, in)
 		})
-	Client(a, Op{Route: "GET /api/crm/automations/events/{id}", ID: "getEvent", Tag: tag, Summary: "Read what came of an event",
-		Description: "The id is the eventId as it was answered."},
-		func(ctx context.Context, tn *tenant.Tenant, in *ByID) (*Answer[EventView], error) {
-			ev, err := door.Engine.Event(ctx, tn, in.ID)
+	ClientCall(a, Op{Route: "GET /api/crm/automations/events/{id}", ID: "getEvent", Tag: tag, Summary: "Read what came of an event",
+		Description: "The id is the eventId as it was answered. deferred:true says that the work follows; error, that it never will, and why."},
+		func(ctx context.Context, c Caller, in *ByID) (*Answer[EventView], error) {
+			ev, err := door.Event(ctx, c.Client, in.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -53,15 +53,15 @@ type eventInput struct {
 
 // eventBody is an event as it is told.
 type eventBody struct {
-	Trigger      string         `json:"trigger" minLength:"1" maxLength:"100" doc:"A known trigger, or custom.*." example:"appointment_confirmed"`
-	Phone        string         `json:"phone,omitempty" maxLength:"64" doc:"In any spelling. phone or email is required." example:"918143963821"`
-	Email        string         `json:"email,omitempty" maxLength:"254"`
-	EventID      string         `json:"eventId,omitempty" minLength:"1" maxLength:"200" doc:"The caller's name for this event." example:"bk-1"`
-	OccurredAt   *Time          `json:"occurredAt,omitempty" doc:"Now if left out."`
-	Variables    map[string]any `json:"variables,omitempty" doc:"For conditions and placeholders; at most 32 KiB."`
-	CreateLead   bool           `json:"createLeadIfMissing,omitempty"`
-	LeadData     *eventLead     `json:"leadData,omitempty" doc:"Of a new lead; completes what a known one lacks."`
-	canonicalSHA string         // of the body as canonical JSON
+	Trigger      string      `json:"trigger" minLength:"1" maxLength:"100" doc:"A known trigger, or custom.*." example:"appointment_confirmed"`
+	Phone        string      `json:"phone,omitempty" maxLength:"64" doc:"In any spelling. phone or email is required." example:"918143963821"`
+	Email        string      `json:"email,omitempty" maxLength:"254"`
+	EventID      string      `json:"eventId,omitempty" minLength:"1" maxLength:"200" doc:"The caller's name for this event." example:"bk-1"`
+	OccurredAt   *Time       `json:"occurredAt,omitempty" doc:"Now if left out."`
+	Variables    rule.Values `json:"variables,omitempty" doc:"For conditions and placeholders; at most 32 KiB."`
+	CreateLead   bool        `json:"createLeadIfMissing,omitempty"`
+	LeadData     *eventLead  `json:"leadData,omitempty" doc:"Of a new lead; completes what a known one lacks."`
+	canonicalSHA string      // of the body as canonical JSON
 }
 
 type eventLead struct {
@@ -106,13 +106,24 @@ type EventAnswer struct {
 	LeadCreated bool         `json:"leadCreated"`
 	Runs        []rule.Enrol `json:"runs"`
 	Skipped     []rule.Skip  `json:"skipped"`
+	Error       *EventError  `json:"error,omitempty" doc:"Why nothing came of it, and never will."`
+}
+
+// EventError is why an event failed for good.
+type EventError struct {
+	Code   string `json:"code" example:"event.too_large"`
+	Detail string `json:"detail"`
 }
 
 func eventAnswer(eventID string, duplicate, deferred bool, o rule.Outcome) EventAnswer {
-	return EventAnswer{
+	a := EventAnswer{
 		EventID: eventID, Duplicate: duplicate, Deferred: deferred, LeadID: orNull(o.LeadID), LeadCreated: o.LeadCreated,
 		Runs: append([]rule.Enrol{}, o.Runs...), Skipped: append([]rule.Skip{}, o.Skipped...),
 	}
+	if o.Error != nil {
+		a.Error = &EventError{o.Error.Code, o.Error.Detail}
+	}
+	return a
 }
 
 func submit(ctx context.Context, door *rule.Door, c Caller, in *eventInput) (*Answer[EventAnswer], error) {
@@ -128,6 +139,7 @@ func submit(ctx context.Context, door *rule.Door, c Caller, in *eventInput) (*An
 		return nil, badIdempotencyKey()
 	}
 	var bad fields
+	bad.eventID("/eventId", event.EventID)
 	if l := b.LeadData; l != nil {
 		event.Lead = rule.LeadData{Name: strings.TrimSpace(l.Name), Source: l.Source, Currency: strings.ToUpper(l.Currency), OwnerID: l.OwnerID, Value: l.Value, Tags: l.Tags, Fields: l.Fields}
 		bad.size("/leadData", l, maxLeadData)
@@ -144,6 +156,14 @@ func submit(ctx context.Context, door *rule.Door, c Caller, in *eventInput) (*An
 		return nil, err
 	}
 	return OK(eventAnswer(answer.EventID, answer.Duplicate, answer.Deferred, answer.Outcome))
+}
+
+// eventID refuses a name by which an event could not be read again: dots are steps of a path, what does not print is lost
+// on the way, and half of a character is no character.
+func (f *fields) eventID(pointer, id string) {
+	if id == "." || id == ".." || strings.ContainsFunc(id, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
+		f.add(pointer, "Expected text that prints, and neither . nor ..")
+	}
 }
 
 // badIdempotencyKey is what other calls answer to such a key, too.

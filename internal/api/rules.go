@@ -195,17 +195,17 @@ type simulateInput struct {
 		LeadID string `json:"leadId,omitempty" maxLength:"256" doc:"leadId or phone is required."`
 		Phone  string `json:"phone,omitempty" maxLength:"64"`
 		Event  struct {
-			Trigger   string         `json:"trigger,omitempty" maxLength:"100" doc:"The rule's own if left out."`
-			Variables map[string]any `json:"variables,omitempty"`
+			Trigger   string      `json:"trigger,omitempty" maxLength:"100" doc:"The rule's own if left out."`
+			Variables rule.Values `json:"variables,omitempty"`
 		} `json:"event,omitzero"`
-		Variables map[string]any `json:"variables,omitempty" doc:"Those of the event; they win over event.variables."`
-		At        *Time          `json:"at,omitempty" doc:"Now if left out."`
+		Variables rule.Values `json:"variables,omitempty" doc:"Those of the event; they win over event.variables."`
+		At        *Time       `json:"at,omitempty" doc:"Now if left out."`
 	}
 }
 
 func (s rules) simulate(ctx context.Context, tn *tenant.Tenant, in *simulateInput) (*Answer[rule.Simulation], error) {
 	b := in.Body
-	vars := map[string]any{}
+	vars := rule.Values{}
 	maps.Copy(vars, b.Event.Variables)
 	maps.Copy(vars, b.Variables)
 	var bad fields

@@ -67,7 +67,7 @@ func (s runs) get(ctx context.Context, tn *tenant.Tenant, in *ByID) (*Answer[rul
 type runPatch struct {
 	ByID
 	Body struct {
-		Variables map[string]any `json:"variables" doc:"They win over those of the event; at most 32 KiB."`
+		Variables rule.Values `json:"variables" doc:"They win over those of the event; at most 32 KiB."`
 	}
 }
 

@@ -187,6 +187,9 @@ func (v *validation) action(p string, a *Action, depth int) {
 		v.placeholders(p+at, t)
 	}
 	for i, t := range a.Parameters {
+		if len(t) > maxText {
+			v.add(fmt.Sprintf("%s/parameters/%d", p, i), "is longer than %d bytes", maxText)
+		}
 		if strings.TrimSpace(t) == "" {
 			v.add(fmt.Sprintf("%s/parameters/%d", p, i), "must not be empty: WhatsApp refuses empty parameters")
 		}
@@ -196,10 +199,19 @@ func (v *validation) action(p string, a *Action, depth int) {
 			v.add(fmt.Sprintf("%s/tags/%d", p, i), "must be 1 to 100 bytes")
 		}
 	}
-	for k := range a.Fields {
+	if len(a.Tags) > maxTags {
+		v.add(p+"/tags", "must be at most %d", maxTags)
+	}
+	for k, f := range a.Fields {
 		if k == "" || len(k) > 100 {
 			v.add(p+"/fields", "has a name that is not 1 to 100 bytes")
 		}
+		if s, ok := f.(string); ok && len(s) > maxText {
+			v.add(p+"/fields/"+pointerEscape(k), "is longer than %d bytes", maxText)
+		}
+	}
+	if len(a.Fields) > 0 && len(raw(a.Fields)) > maxFields {
+		v.add(p+"/fields", "is longer than %d bytes", maxFields)
 	}
 	if a.Stage != "" && !stageForm.MatchString(a.Stage) {
 		v.add(p+"/stage", "must match %s", stageForm)

@@ -71,6 +71,10 @@ func (s *scope) holds(p *program) (bool, error) {
 		return true, nil
 	}
 	env := maps.Clone(s.env)
+	if s.counted == nil {
+		s.counted, _ = counted(s.env["event"]).(map[string]any)
+	}
+	env["event"] = s.counted
 	env[purseName] = s.purse.forOne()
 	machine := vm.VM{MemoryBudget: 100_000}
 	v, err := machine.Run(p, env)

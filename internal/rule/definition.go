@@ -42,9 +42,10 @@ type Definition struct {
 const (
 	maxActions = 100 // with those of branches
 	maxDepth   = 5   // of branches
-	maxText    = 4096
 	maxHTML    = 64 << 10
 	maxSubject = 500
+	maxTags    = 100      // of one action
+	maxFields  = 16 << 10 // bytes of all fields of one action, as JSON
 )
 
 // Reenrol says whether a lead that went through a rule may enter it again.

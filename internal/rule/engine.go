@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/crm"
-	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/news"
@@ -50,11 +50,14 @@ type eventPayload struct {
 
 // eventJob makes the job that works an event off.
 func (e *Engine) eventJob(seal func(field, value string) (string, error), code string, ev *Event) (store.NewJob, error) {
-	b, err := json.Marshal(ev)
-	if err != nil {
+	// as short as the limits of what is told are measured: a job has no room for < written in six characters
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(ev); err != nil {
 		return store.NewJob{}, err
 	}
-	sealed, err := seal("event", string(b))
+	sealed, err := seal("event", b.String())
 	if err != nil {
 		return store.NewJob{}, err
 	}
@@ -79,6 +82,8 @@ func (e *Engine) HandleEvent(ctx context.Context, tn *tenant.Tenant, j store.Job
 				return job.Result{}, ctx.Err()
 			}
 			continue // another event or a person changed the same lead: look again
+		case errors.Is(err, store.ErrTooLarge): // and will be at every attempt
+			return job.Result{}, e.giveUp(ctx, tn, p, err)
 		case err != nil:
 			return job.Result{}, err
 		}
@@ -122,8 +127,12 @@ func (e *Engine) unseal(tn *tenant.Tenant, p eventPayload) (*Event, error) {
 	if err != nil {
 		return nil, job.Park("event_unreadable", err)
 	}
+	return decodeEvent(plain.Reveal())
+}
+
+func decodeEvent(plain string) (*Event, error) {
 	ev := &Event{}
-	if err := json.Unmarshal([]byte(plain.Reveal()), ev); err != nil {
+	if err := json.Unmarshal([]byte(plain), ev); err != nil {
 		return nil, job.Dead("event_unreadable", errors.New("the event does not decode"))
 	}
 	return ev, nil
@@ -446,15 +455,6 @@ func transitions(s Step, vars map[string]any) []transition {
 		}
 	}
 	return out
-}
-
-// Event reads an event by the id its caller knows it by; fault.NotFound.
-func (e *Engine) Event(ctx context.Context, tn *tenant.Tenant, eventID string) (*Event, error) {
-	ev, err := Events.Get(ctx, tn.DB, EventRecordID(tn.Code, eventID))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fault.Missing("event")
-	}
-	return ev, err
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -200,7 +200,7 @@ func (e *Engine) planStep(ctx context.Context, tn *tenant.Tenant, run *Run, s *S
 		return "", nil, &chat.Refusal{Code: "not_available", Detail: "Actions of type " + s.Type + " are not available here."}
 	}
 	if s.Input == nil {
-		return "", nil, &chat.Refusal{Code: "too_long", Detail: "The step is too long once its placeholders are filled."}
+		return "", nil, &chat.Refusal{Code: errTooLong().Code, Detail: errTooLong().Detail}
 	}
 	return doer.Plan(ctx, tn, Task{
 		RunID: run.ID, Step: s.ID, EventID: run.EventID, Type: s.Type, Seed: run.ID + "|" + s.ID, Input: s.Input, Contact: contact,

@@ -33,7 +33,7 @@ type Input struct {
 	Phone      string
 	Email      string
 	OccurredAt time.Time
-	Variables  map[string]any
+	Variables  Values
 	CreateLead bool
 	Lead       LeadData
 }
@@ -90,6 +90,9 @@ func (d *Door) Submit(ctx context.Context, code string, in Input) (Answer, error
 		return d.await(ctx, tn, ev)
 	}
 	a, found, err := d.known(ctx, tn, ev)
+	if fault.Of(err) == fault.Invalid { // it failed for good
+		return Answer{}, err
+	}
 	if err != nil || !found {
 		answer.Deferred = true
 		return answer, nil
@@ -174,6 +177,9 @@ func (d *Door) known(ctx context.Context, tn *tenant.Tenant, ev *Event) (a Answe
 	}
 	if old.Outcome == nil {
 		return a, false, nil
+	}
+	if e := old.Outcome.Error; e != nil {
+		return a, false, fault.New(fault.Invalid, e.Code, "%s", e.Detail)
 	}
 	return Answer{EventID: old.EventID, Duplicate: true, Outcome: *old.Outcome}, true, nil
 }

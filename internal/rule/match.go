@@ -14,6 +14,7 @@ type scope struct {
 	open    map[string]bool // roots of results that are still to come: their placeholders stay
 	stages  crm.Stages      // of the client's pipelines
 	purse   *purse          // of the event; nil: each condition has its own
+	counted map[string]any  // the event as conditions see it; made when one looks
 }
 
 // emptyEnv has the roots that conditions may name, for compiling.

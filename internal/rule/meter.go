@@ -28,10 +28,23 @@ var errCostly = errors.New("the condition costs too much")
 // purse is what may still be spent.
 type purse struct {
 	units int
+	texts int    // bytes
 	all   *purse // that it is a part of
 }
 
-func newPurse() *purse { return &purse{units: eventUnits} }
+func newPurse() *purse { return &purse{units: eventUnits, texts: maxEventTexts} }
+
+// write pays for a text of n bytes; false: there is nothing left to pay with.
+func (p *purse) write(n int) bool {
+	if p == nil {
+		return true
+	}
+	if p.texts -= n; p.texts < 0 {
+		p.texts = 0
+		return false
+	}
+	return true
+}
 
 // forOne gives what one condition may spend. A scope without a purse has that alone.
 func (p *purse) forOne() *purse { return &purse{units: conditionUnits, all: p} }

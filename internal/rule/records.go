@@ -55,20 +55,20 @@ var Rules = store.Kind[Rule]{
 // Event is something that happened at the client's, as it was told to us, with what came of it.
 type Event struct {
 	store.Meta
-	ID         string         `json:"id"`
-	EventID    string         `json:"eventId"` // as the caller knows it
-	Hash       string         `json:"hash"`    // of the body as canonical JSON
-	Trigger    string         `json:"trigger"`
-	Phone      string         `json:"phone,omitempty"` // E.164
-	Email      string         `json:"email,omitempty"`
-	LeadID     string         `json:"leadId,omitempty"` // of events about a known lead
-	OccurredAt time.Time      `json:"occurredAt"`
-	ReceivedAt time.Time      `json:"receivedAt"`
-	Variables  map[string]any `json:"variables,omitempty"`
-	CreateLead bool           `json:"createLead,omitempty"`
-	Lead       LeadData       `json:"leadData,omitzero"`
-	Depth      int            `json:"depth,omitempty"` // 0: from outside; each event caused by a rule is one deeper
-	Chain      []string       `json:"chain,omitempty"` // the rules that led here; none of them is entered again
+	ID         string    `json:"id"`
+	EventID    string    `json:"eventId"` // as the caller knows it
+	Hash       string    `json:"hash"`    // of the body as canonical JSON
+	Trigger    string    `json:"trigger"`
+	Phone      string    `json:"phone,omitempty"` // E.164
+	Email      string    `json:"email,omitempty"`
+	LeadID     string    `json:"leadId,omitempty"` // of events about a known lead
+	OccurredAt time.Time `json:"occurredAt"`
+	ReceivedAt time.Time `json:"receivedAt"`
+	Variables  Values    `json:"variables,omitempty"`
+	CreateLead bool      `json:"createLead,omitempty"`
+	Lead       LeadData  `json:"leadData,omitzero"`
+	Depth      int       `json:"depth,omitempty"` // 0: from outside; each event caused by a rule is one deeper
+	Chain      []string  `json:"chain,omitempty"` // the rules that led here; none of them is entered again
 	// Appointment is what the event is about, as it was then.
 	Appointment map[string]any `json:"appointment,omitempty"`
 	Outcome     *Outcome       `json:"outcome,omitempty"`
@@ -101,6 +101,8 @@ type Outcome struct {
 	LeadCreated bool    `json:"leadCreated"`
 	Runs        []Enrol `json:"runs"`
 	Skipped     []Skip  `json:"skipped"`
+	// Error is why nothing came of the event, and never will.
+	Error *StepError `json:"error,omitempty"`
 }
 
 // Enrol is a run that an event began. State is the run's when the event was answered.
@@ -178,7 +180,7 @@ type Run struct {
 	Slot        string         `json:"slot,omitempty"` // what the re-enrolment mode allows once
 	Steps       []Step         `json:"steps"`
 	Held        *Held          `json:"held,omitempty"`
-	Extra       map[string]any `json:"extra,omitempty"`   // variables given while held
+	Extra       Values         `json:"extra,omitempty"`   // variables given while held
 	Cursor      string         `json:"cursor,omitempty"`  // the action that the walk goes on at; "" it came to its end
 	Leg         int            `json:"leg,omitempty"`     // how many walks there were after the first
 	Results     map[string]any `json:"results,omitempty"` // of external steps, by root

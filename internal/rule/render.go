@@ -1,11 +1,13 @@
 package rule
 
 import (
+	"encoding/json"
 	"errors"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 var placeholder = regexp.MustCompile(`\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\}\}`)
@@ -19,32 +21,51 @@ func checkPlaceholders(text string) error {
 	return nil
 }
 
-// maxRendered bounds what the values of one text's placeholders come to; those after are left out, and the text is too
-// long for anything then.
-const maxRendered = 1 << 20
+// What a text may come to once its placeholders are filled, in characters.
+const (
+	maxText      = 4096 // of WhatsApp, and of a field of a lead
+	maxParameter = 1024
+	maxMail      = 256 << 10
+	maxLine      = 998 // a subject, a title
+	maxShort     = 320 // a time, a zone, an address
+)
+
+// What all texts of one run, and of all runs of one event, may come to, in bytes.
+const (
+	maxRunTexts   = 1 << 20
+	maxEventTexts = 8 << 20
+)
 
 // render fills a text's placeholders, each value escaped (nil: as it is). missing are the names that have no value:
-// nothing is to be sent then.
-func (s *scope) render(text string, escape func(string) string) (out string, missing []string) {
-	total := 0
-	out = placeholder.ReplaceAllStringFunc(text, func(m string) string {
-		name := placeholder.FindStringSubmatch(m)[1]
-		v, ok := s.text(name)
-		if head, _, _ := strings.Cut(name, "."); !ok && s.open[head] {
-			return m
-		}
-		if !ok {
+// nothing is to be sent then. False where the text comes to more than most characters; it is not built any further.
+func (s *scope) render(text string, most int, escape func(string) string) (out string, missing []string, ok bool) {
+	var b strings.Builder
+	at := 0
+	for _, m := range placeholder.FindAllStringSubmatchIndex(text, -1) {
+		b.WriteString(text[at:m[0]])
+		at = m[1]
+		name := text[m[2]:m[3]]
+		v, known := s.text(name)
+		switch head, _, _ := strings.Cut(name, "."); {
+		case known && escape != nil:
+			v = escape(v)
+		case known:
+		case s.open[head]:
+			v = text[m[0]:m[1]]
+		default:
 			missing = append(missing, name)
 		}
-		if escape != nil {
-			v = escape(v)
+		if b.Len()+len(v) > most*utf8.UTFMax {
+			return "", missing, false
 		}
-		if total += len(v); total > maxRendered {
-			return strings.Repeat(" ", 1<<10)
-		}
-		return v
-	})
-	return out, missing
+		b.WriteString(v)
+	}
+	b.WriteString(text[at:])
+	out = b.String()
+	if len(out) > most && utf8.RuneCountInString(out) > most {
+		return "", missing, false
+	}
+	return out, missing, true
 }
 
 // text gives the value of a name as it is sent: an earlier step's result, an event's variable, or a path such as
@@ -81,11 +102,9 @@ func dig(m map[string]any, path string) (any, bool) {
 func format(v any) (string, bool) {
 	switch x := v.(type) {
 	case string:
-		// what a website's own template engine left behind is no value
-		if t := strings.TrimSpace(x); t == "" || t == "undefined" || t == "null" || strings.Contains(x, "{{") {
-			return "", false
-		}
-		return x, true
+		return worth(x)
+	case json.Number:
+		return string(x), true
 	case float64:
 		return strconv.FormatFloat(x, 'f', -1, 64), true
 	case int:

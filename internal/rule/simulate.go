@@ -21,7 +21,7 @@ type Trial struct {
 	LeadID    string
 	Phone     string
 	Trigger   string // "": the rule's own
-	Variables map[string]any
+	Variables Values
 	At        time.Time // zero: now
 }
 

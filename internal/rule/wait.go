@@ -70,7 +70,7 @@ func (w *walk) dueOf(a Action) (in waitInput, d due, ok bool) {
 
 // moment reads a filled time. One that is none holds the run as if its variables were missing: they can be given anew.
 func (w *walk) moment(text string, zone *time.Location) (time.Time, bool) {
-	filled := w.fill(text)
+	filled := w.fill(text, maxShort)
 	if strings.Contains(filled, "{{") {
 		return time.Time{}, false // of a result that is still to come
 	}

@@ -39,6 +39,8 @@ type walk struct {
 	post    postSubject     // what webhooks tell
 	through bool            // does not stop: what hangs on a result that is not there is left alone
 	looking bool            // only for what is missing: goes through, and records nothing
+	used    int             // bytes that the run's texts come to so far
+	long    bool            // a text of this action is too long
 }
 
 // newWalk makes the walk of a run's next leg.
@@ -49,6 +51,7 @@ func newWalk(tn *tenant.Tenant, run *Run, c *course, lead *crm.Lead, now time.Ti
 		cursor: run.Cursor, open: map[string]bool{}, over: map[string]bool{}, post: postSubject{c.ev, run},
 	}
 	for i := range run.Steps {
+		w.used += len(run.Steps[i].Input)
 		if s := &run.Steps[i]; s.Type == Wait && s.State != StepWaiting {
 			w.over[s.ID] = true
 			if s.ID == run.Cursor {
@@ -145,23 +148,29 @@ func (w *walk) action(at string, a Action) {
 			return
 		}
 	}
+	w.long = false
 	switch a.Type {
 	case SendTemplate:
 		in := TemplateInput{Template: a.Template, Language: a.Language, Parameters: []string{}, From: a.From, Resend: a.OnUnconfirmed == "resend"}
 		for _, p := range a.Parameters {
-			in.Parameters = append(in.Parameters, w.fill(p))
+			in.Parameters = append(in.Parameters, w.fill(p, maxParameter))
 		}
 		w.plan(at, a.Type, in)
 	case SendText:
-		w.plan(at, a.Type, TextInput{Text: w.fill(a.Text), From: a.From, Resend: a.OnUnconfirmed == "resend"})
+		w.plan(at, a.Type, TextInput{Text: w.fill(a.Text, maxText), From: a.From, Resend: a.OnUnconfirmed == "resend"})
 	case SendEmail:
 		w.plan(at, a.Type, EmailInput{
-			Subject: oneLine(w.fill(a.Subject)), HTML: w.fillWith(a.HTML, html.EscapeString), Text: w.fill(a.Text), Resend: a.OnUnconfirmed == "resend",
+			Subject: oneLine(w.fill(a.Subject, maxLine)), HTML: w.fillWith(a.HTML, maxMail, html.EscapeString), Text: w.fill(a.Text, maxMail), Resend: a.OnUnconfirmed == "resend",
 		})
 	case CreateMeet:
 		w.meet(at, a)
 	case PostWebhook:
-		w.plan(at, a.Type, WebhookInput{URL: a.URL, Body: w.postBody(at)})
+		in := WebhookInput{URL: a.URL}
+		if w.long = w.used >= maxRunTexts; !w.long {
+			in.Body = w.postBody(at)
+			w.long = !w.spend(len(in.Body))
+		}
+		w.plan(at, a.Type, in)
 	case Wait:
 		w.wait(at, a)
 	case LeadStage:
@@ -180,7 +189,14 @@ func (w *walk) action(at string, a Action) {
 		}
 		w.did(at, a, c)
 	case TagAdd:
-		w.did(at, a, tagChange{Added: w.lead.AddTags(a.Tags...)})
+		before := slices.Clone(w.lead.Tags)
+		c := tagChange{Added: w.lead.AddTags(a.Tags...)}
+		if len(w.lead.Tags) > mostTags && len(c.Added) > 0 {
+			w.lead.Tags = before
+			w.step(Step{ID: at, Type: a.Type, State: StepFailed, Error: &StepError{"lead.full", "The lead has as many tags as it may have; it was given none."}})
+			break
+		}
+		w.did(at, a, c)
 	case TagRemove:
 		w.did(at, a, tagChange{Removed: w.lead.RemoveTags(a.Tags...)})
 	case LeadScore:
@@ -190,21 +206,7 @@ func (w *walk) action(at string, a Action) {
 		}
 		w.did(at, a, scoreChange{Points: *a.Points, Score: w.lead.Score})
 	case LeadSet:
-		if w.lead.Fields == nil {
-			w.lead.Fields = map[string]any{}
-		}
-		out := map[string]any{}
-		for _, k := range slices.Sorted(maps.Keys(a.Fields)) {
-			v := a.Fields[k]
-			if s, ok := v.(string); ok {
-				v = w.fill(s)
-			}
-			w.lead.Fields[k], out[k] = v, v
-			if s, ok := v.(string); ok && w.through && strings.Contains(s, "{{") {
-				w.lead.Fields[k] = "…" // of a result that is still to come
-			}
-		}
-		w.did(at, a, out)
+		w.set(at, a)
 	case Branch:
 		taken := "else"
 		p, err := compile(a.Condition)
@@ -224,11 +226,42 @@ func (w *walk) action(at string, a Action) {
 	}
 }
 
+// mostTags is what automations may bring a lead to: beyond, it could not be found by its tags.
+const mostTags = 250
+
+// set sets fields of the lead: all that the action names, or none.
+func (w *walk) set(at string, a Action) {
+	fields, out := clone(w.lead.Fields), map[string]any{}
+	for _, k := range slices.Sorted(maps.Keys(a.Fields)) {
+		v := a.Fields[k]
+		if s, ok := v.(string); ok {
+			v = w.fill(s, maxText)
+		}
+		fields[k], out[k] = v, v
+		if s, ok := v.(string); ok && w.through && strings.Contains(s, "{{") {
+			fields[k] = "…" // of a result that is still to come
+		}
+	}
+	switch {
+	case w.long:
+		w.step(Step{ID: at, Type: a.Type, State: StepFailed, Error: errTooLong()})
+	case len(fields) > crm.MaxFields || len(raw(fields)) > crm.MaxFieldsLen:
+		w.step(Step{ID: at, Type: a.Type, State: StepFailed, Error: &StepError{"lead.full", "The lead's fields would be more than it may have; none was set."}})
+	default:
+		w.lead.Fields = fields
+		w.did(at, a, out)
+	}
+}
+
+func errTooLong() *StepError {
+	return &StepError{"too_long", "The step is too long once its placeholders are filled."}
+}
+
 // meet plans a meeting.
 func (w *walk) meet(at string, a Action) {
-	in := MeetInput{Title: oneLine(w.fill(a.Title)), DurationMinutes: a.DurationMinutes, TimeZone: w.zone.String()}
+	in := MeetInput{Title: oneLine(w.fill(a.Title, maxLine)), DurationMinutes: a.DurationMinutes, TimeZone: w.zone.String()}
 	zone := w.home
-	if name := w.fill(a.TimeZone); name != "" && !strings.Contains(name, "{{") {
+	if name := w.fill(a.TimeZone, maxShort); name != "" && !strings.Contains(name, "{{") {
 		z, err := crm.LoadZone(name)
 		if err != nil {
 			for _, m := range placeholder.FindAllStringSubmatch(a.TimeZone, -1) {
@@ -240,22 +273,42 @@ func (w *walk) meet(at string, a Action) {
 	}
 	in.StartsAt, _ = w.moment(a.StartsAt, zone)
 	for _, p := range a.Attendees {
-		in.Attendees = append(in.Attendees, Attendee{Email: w.fill(p.Email), Name: oneLine(w.fill(p.Name))})
+		in.Attendees = append(in.Attendees, Attendee{Email: w.fill(p.Email, maxShort), Name: oneLine(w.fill(p.Name, maxLine))})
 	}
 	w.plan(at, a.Type, in)
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-func (w *walk) fill(text string) string { return w.fillWith(text, nil) }
+func (w *walk) fill(text string, most int) string { return w.fillWith(text, most, nil) }
 
-// fillWith fills a text's placeholders, each value escaped.
-func (w *walk) fillWith(text string, escape func(string) string) string {
-	out, missing := w.scope.render(text, escape)
+// fillWith fills a text's placeholders, each value escaped. What comes to more than most characters, or for which the run
+// or the event has no room left, is nothing, and makes the action too long.
+func (w *walk) fillWith(text string, most int, escape func(string) string) string {
+	if text == "" || w.long {
+		return ""
+	}
+	out, missing, ok := "", []string(nil), w.used < maxRunTexts
+	if ok {
+		out, missing, ok = w.scope.render(text, most, escape)
+	}
 	for _, m := range missing {
 		w.miss(m)
 	}
+	if w.long = !ok || !w.spend(len(out)); w.long {
+		return ""
+	}
 	return out
+}
+
+// spend takes room for n bytes; false if there is not so much left.
+func (w *walk) spend(n int) bool {
+	if w.used+n > maxRunTexts || !w.scope.purse.write(n) {
+		w.used = maxRunTexts
+		return false
+	}
+	w.used += n
+	return true
 }
 
 func (w *walk) miss(name string) {
@@ -282,14 +335,13 @@ func (w *walk) did(at string, a Action, output any) {
 	w.step(Step{ID: at, Type: a.Type, State: StepDone, Output: raw(output)})
 }
 
-// maxInput bounds what a step becomes once its placeholders are filled.
-const maxInput = 512 << 10
-
-// plan records an external step.
+// plan records an external step. One that is too long fails when its turn comes.
 func (w *walk) plan(at, typ string, input any) {
-	s := Step{ID: at, Type: typ, State: StepPlanned, Input: raw(input)}
-	if len(s.Input) > maxInput {
-		s.Input = nil // fails when its turn comes
+	s := Step{ID: at, Type: typ, State: StepPlanned}
+	if w.long {
+		s.Error = errTooLong()
+	} else {
+		s.Input = raw(input)
 	}
 	if w.late {
 		s.State, s.Error = StepSkipped, errTooLate()

@@ -14,6 +14,8 @@ import (
 
 func points(n float64) *float64 { return &n }
 
+var testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
 func testScope(vars map[string]any, l *crm.Lead) *scope {
 	return newScope(&Event{Trigger: "form_submitted", Variables: vars}, l, &crm.Contact{Name: "Ana"}, nil, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 }
@@ -38,13 +40,13 @@ func TestRender(t *testing.T) {
 		"{{event.variables.patientName}}": "Dhanesh",
 		"no braces":                       "no braces",
 	} {
-		got, missing := s.render(text, nil)
+		got, missing, _ := s.render(text, maxMail, nil)
 		if got != want || missing != nil {
 			t.Errorf("render(%q) = %q, missing %v; want %q", text, got, missing, want)
 		}
 	}
 	for _, name := range []string{"absent", "empty", "undefined", "unfilled", "blank", "null", "list", "nested", "nested.absent", "lead.absent", "patientName.x"} {
-		if got, missing := s.render("x {{"+name+"}}", nil); len(missing) != 1 || missing[0] != name || strings.Contains(got, "{{") {
+		if got, missing, _ := s.render("x {{"+name+"}}", maxMail, nil); len(missing) != 1 || missing[0] != name || strings.Contains(got, "{{") {
 			t.Errorf("{{%s}}: %q, missing %v", name, got, missing)
 		}
 	}
@@ -217,7 +219,7 @@ func FuzzRender(f *testing.F) {
 			return
 		}
 		s := testScope(map[string]any{"a": "x", "b": "v"}, l)
-		if out, missing := s.render(text, nil); len(missing) == 0 && strings.Contains(out, "{{") {
+		if out, missing, _ := s.render(text, maxMail, nil); len(missing) == 0 && strings.Contains(out, "{{") {
 			t.Errorf("%q rendered to %q", text, out)
 		}
 	})

@@ -157,6 +157,8 @@ type Queue interface {
 	Release(ctx context.Context, owner string) (int, error)
 	// Job reads one job; ErrNotFound.
 	Job(ctx context.Context, id string) (Job, error)
+	// JobOf reads the job that a tenant's unique key names, as Enqueued tells of it; ErrNotFound.
+	JobOf(ctx context.Context, tenant, uniqueKey string) (Job, error)
 	// Jobs lists jobs, newest first.
 	Jobs(ctx context.Context, f JobFilter) ([]Job, error)
 	// JobCounts counts a tenant's jobs by state ("" for all tenants).

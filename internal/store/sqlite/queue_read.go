@@ -26,6 +26,30 @@ func (q *Queue) Job(ctx context.Context, id string) (store.Job, error) {
 	return j, err
 }
 
+// JobOf implements store.Queue.
+func (q *Queue) JobOf(ctx context.Context, tenant, uniqueKey string) (store.Job, error) {
+	var j store.Job
+	err := q.f.read(ctx, func(c *conn) error {
+		k, err := c.first(ctx, `SELECT jobId, state, token FROM jobKeys WHERE tenant = ? AND uniqueKey = ?`, tenant, uniqueKey)
+		if err != nil {
+			return err
+		}
+		if k == nil {
+			return fmt.Errorf("%w: job", store.ErrNotFound)
+		}
+		j = store.Job{ID: k.text(0), Tenant: tenant, UniqueKey: uniqueKey, State: store.State(k.text(1)), Token: k.int(2)}
+		r, err := c.first(ctx, `SELECT `+jobColumns+` FROM jobs WHERE _id = ?`, j.ID)
+		if err != nil {
+			return err
+		}
+		if r != nil {
+			j = scanJob(r)
+		}
+		return nil
+	})
+	return j, err
+}
+
 // JobCounts implements store.Queue; every state is in it.
 func (q *Queue) JobCounts(ctx context.Context, tenant string) (store.JobCounts, error) {
 	sums := make([]string, len(states))

@@ -140,6 +140,14 @@ func (q *queueTest) keyOutlives() {
 	k := store.NewJob{Tenant: "A", Type: "a", UniqueKey: "k"}
 	id := q.make(k)[0].Job.ID
 	q.end(q.claimOne(), store.Succeeded)
+	if j, err := q.JobOf(q.ctx, "A", "k"); err != nil || j.ID != id || j.State != store.Succeeded || j.Type != "a" {
+		q.Errorf("the job of the key: %+v, %v", j, err)
+	}
+	for tenant, key := range map[string]string{"A": "other", "B": "k"} {
+		if j, err := q.JobOf(q.ctx, tenant, key); !errors.Is(err, store.ErrNotFound) {
+			q.Errorf("the job of %s of %s: %+v, %v", key, tenant, j, err)
+		}
+	}
 	q.clock.add(25 * time.Hour)
 	if n := q.doPrune(1000); n != 1 {
 		q.Errorf("pruned %d, want the job", n)
@@ -149,6 +157,9 @@ func (q *queueTest) keyOutlives() {
 	}
 	if e := q.make(k)[0]; !e.Duplicate || e.Job.ID != id || e.Job.State != store.Succeeded || e.Job.Token != 1 {
 		q.Errorf("after its job was pruned: %+v", e)
+	}
+	if j, err := q.JobOf(q.ctx, "A", "k"); err != nil || j.ID != id || j.State != store.Succeeded || j.Token != 1 {
+		q.Errorf("the job of the key after it was pruned: %+v, %v", j, err)
 	}
 	other := k
 	other.Payload = json.RawMessage(`{"other":true}`)
