@@ -34,6 +34,7 @@ func TestEventThatCanNeverBeStored(t *testing.T) {
 
 // What was answered deferred can be read at once, by its own client only.
 func TestDeferredEventIsRead(t *testing.T) {
+	t.Parallel()
 	w := newTown(t)
 	w.noDB.Store(true)
 	w.ok(w.asA("POST", events, event("later", "+918143963821", `,"occurredAt":"2026-11-22T10:00:00Z"`)), 202)
