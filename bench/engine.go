@@ -94,7 +94,7 @@ type engine struct {
 }
 
 // serve starts the engine on a data folder, with its default settings and its log in a file.
-func (b *bench) serve(dir, metaURL string) (*engine, error) {
+func (b *bench) serve(dir, metaURL string, extra ...string) (*engine, error) {
 	cmd := exec.Command(b.bin, "serve")
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "ECOD_") && !strings.HasPrefix(kv, "PORT=") {
@@ -102,6 +102,7 @@ func (b *bench) serve(dir, metaURL string) (*engine, error) {
 		}
 	}
 	cmd.Env = append(cmd.Env, "ECOD_ADDR=127.0.0.1:0", "ECOD_DATA_DIR="+dir, "ECOD_META_APP_SECRET="+appSecret, "ECOD_LOG_FORMAT=json")
+	cmd.Env = append(cmd.Env, extra...)
 	if metaURL != "" {
 		cmd.Env = append(cmd.Env, "ECOD_META_URL="+metaURL)
 	}

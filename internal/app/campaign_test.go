@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/app"
+	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/smtp/smtptest"
 )
 
@@ -466,5 +468,33 @@ func TestCampaignStart(t *testing.T) {
 	}
 	if l := c.call("GET", "/api/campaigns", nil).want(200); l.get("items.0.name") != "Later" || l.get("items.1") != nil || l.get("items.0.audience.size") != 2.0 {
 		t.Errorf("list %s", l.Body)
+	}
+}
+
+// A link lasts when the operator's keys are rotated, and when the engine starts anew.
+func TestLinksOutliveKeys(t *testing.T) {
+	t.Parallel()
+	box, meta, dir := newMailServer(t), newMeta(t), t.TempDir()
+	old, fresh := secret.Generate("k1"), secret.Generate("k2")
+	keys := func(ring string) func(*app.Config) {
+		return func(c *app.Config) { c.SecretKeys, c.AllowPrivate = ring, true }
+	}
+	e := start(t, dir, meta, keys(old))
+	c := e.addClient("ACME", 1)
+	c.mailAccount(box, nil)
+	path := c.campaign(mailing(map[string]any{"list": people(1)}, nil))
+	c.call("POST", path+"/start", nil).want(200)
+	c.ended(path)
+	m, err := box.Accepted()[0].Message()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := strings.TrimPrefix(strings.Trim(m.Header.Get("List-Unsubscribe"), "<>"), e.url)
+	e.stop()
+	e = start(t, dir, meta, keys(fresh+","+old))
+	c.e = e
+	e.send("POST", link, nil, nil).want(200)
+	if n := c.counts(path); n["opted_out"] != 1 {
+		t.Errorf("counts %v", n)
 	}
 }

@@ -40,7 +40,9 @@ type going struct {
 	why      string    // of the last of them
 	state    string    // of the campaign, as read at
 	seen     time.Time
-	unheld   time.Time // when messages were let go last that a pause had held
+	mark     time.Duration // what writing down a departure takes, about
+	call     time.Duration // and a call to the mail server
+	unheld   time.Time     // when messages were let go last that a pause had held
 }
 
 func (b *Bureau) under(campaignID string) *going {
@@ -77,4 +79,19 @@ func (g *going) pace(perSecond float64, now time.Time) (wait time.Duration, canc
 	}
 	r := g.limit.ReserveN(now, 1)
 	return r.DelayFrom(now), func() { r.CancelAt(now) }
+}
+
+// timed takes note of what a departure and a call took.
+func (g *going) timed(mark, call time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mark += (mark - g.mark) / 8
+	g.call += (call - g.call) / 8
+}
+
+// slow tells whether the mail server is slower than the disk by far.
+func (g *going) slow() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.call > 3*g.mark
 }

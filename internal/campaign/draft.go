@@ -266,7 +266,7 @@ func (b *Bureau) audience(v *faults, tn *tenant.Tenant, c *Campaign, a *Audience
 	}
 	for i, e := range a.List {
 		at := fmt.Sprintf("/audience/list/%d", i)
-		ok := true
+		var ok bool
 		if e.Email != "" {
 			if e.Email, ok = crm.Email(e.Email); !ok {
 				v.add(at+"/email", "is not an e-mail address")

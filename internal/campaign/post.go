@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// postHands is how many mails of a campaign are in flight at once. Beside those that are on the wire, some are being
+	// postHands is how many mails of a campaign are dealt with at once. Beside those that are on the wire, some are being
 	// written down: so no connection waits for the disk.
-	postHands     = 8
+	postHands     = 12
 	recordTimeout = 10 * time.Second // bounds the writing down of an answer; a stop of the engine does not cut it short
 	// refusalsMost is how many refusals in a row of the sender or the content stop a campaign: the others would fare alike.
 	refusalsMost = 10
@@ -244,7 +244,7 @@ func (rd *round) hand(ctx context.Context, feed <-chan *Recipient) {
 	var last *settlement
 	for {
 		var r *Recipient
-		ok := true
+		var ok bool
 		if last != nil {
 			select {
 			case r, ok = <-feed:
@@ -274,23 +274,46 @@ func (rd *round) hand(ctx context.Context, feed <-chan *Recipient) {
 			}
 			continue
 		}
-		away, err := rd.depart(ctx, r, last)
-		last = nil
-		if err != nil {
-			rd.fail(err)
-		}
-		if !away {
-			continue
-		}
-		release, ok := rd.b.Office.Grab(ctx, rd.tn)
-		a := mail.Answer{Fate: mail.Later, Code: "stopped", Shared: true}
-		if ok {
-			a = rd.b.Office.Hand(ctx, rd.tn, rd.acc, msg)
-			release()
-		}
-		last = &settlement{r, a}
-		rd.learn(a)
+		last = rd.send(ctx, r, msg, last)
 	}
+}
+
+// send marks a recipient and hands its mail over. A mark takes the disk's time: beside a fast server it is made while
+// another mail has the connection; beside a slow one not before the connection is free, so that a crash leaves no more
+// in doubt than there are connections.
+func (rd *round) send(ctx context.Context, r *Recipient, msg smtp.Message, last *settlement) *settlement {
+	grab := func() (func(), bool) { return rd.b.Office.Grab(ctx, rd.tn) }
+	var release func()
+	early, held := rd.g.slow(), false
+	if early {
+		last = rd.settled(ctx, last)
+		if release, held = grab(); !held {
+			return nil
+		}
+		defer release()
+	}
+	began := time.Now()
+	away, err := rd.depart(ctx, r, last)
+	if err != nil {
+		rd.fail(err)
+	}
+	if !away {
+		return nil
+	}
+	marked := time.Now()
+	a := mail.Answer{Fate: mail.Later, Code: "stopped", Shared: true}
+	if !early {
+		if release, held = grab(); held {
+			defer release()
+		}
+	}
+	if held {
+		called := time.Now()
+		a = rd.b.Office.Hand(ctx, rd.tn, rd.acc, msg)
+		rd.g.timed(marked.Sub(began), time.Since(called))
+	}
+	rd.learn(a)
+	return &settlement{r, a}
 }
 
 // settled settles what is open, and gives nothing.

@@ -265,7 +265,7 @@ func (b *Bureau) Cleared(ctx context.Context, tn *tenant.Tenant, m *chat.Message
 
 // Tracked is the Tracked of chat.Desk: a recipient stands where its message does.
 func (b *Bureau) Tracked(ctx context.Context, tn *tenant.Tenant, m *chat.Message) ([]store.Write, error) {
-	state, reason := "", ""
+	var state, reason string
 	switch m.Status {
 	case chat.Sent:
 		state = Sent

@@ -15,11 +15,11 @@ import (
 const WindowJob = "campaign.window"
 
 const (
-	slice      = 400 * time.Millisecond // a window holds its worker for so long, and then lets others come
+	slice      = 750 * time.Millisecond // a window holds its worker for so long, and then lets others come
 	glance     = 250 * time.Millisecond // a pause or a cancellation is seen within this, also one by another process
 	progressAt = time.Second            // progress is told this often at most
 	takeLeast  = 32                     // recipients read for a window
-	takeMost   = 1000
+	takeMost   = 1500
 	maxPause   = 10 * time.Minute // until a waiting window looks again
 )
 
