@@ -53,7 +53,7 @@ func RegisterAppointments(a *API, diary *meeting.Diary) {
 
 type taggedAppointment struct {
 	ETag string `header:"ETag"`
-	Body meeting.View
+	Body meeting.AppointmentView
 }
 
 func (s appointments) tagged(a *meeting.Appointment, err error) (*taggedAppointment, error) {
@@ -134,7 +134,7 @@ func (s appointments) lead(ctx context.Context, tn *tenant.Tenant, mutation, pho
 type createdAppointment struct {
 	ETag     string `header:"ETag"`
 	Location string `header:"Location"`
-	Body     meeting.View
+	Body     meeting.AppointmentView
 }
 
 type appointmentsInput struct {
@@ -145,7 +145,7 @@ type appointmentsInput struct {
 	Status string `query:"status" enum:"confirmed,cancelled"`
 }
 
-func (s appointments) list(ctx context.Context, tn *tenant.Tenant, in *appointmentsInput) (*Answer[List[meeting.View]], error) {
+func (s appointments) list(ctx context.Context, tn *tenant.Tenant, in *appointmentsInput) (*Answer[List[meeting.AppointmentView]], error) {
 	at, err := in.afterIn("appointments", meeting.Appointments.Schema, "startsAt")
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (s appointments) list(ctx context.Context, tn *tenant.Tenant, in *appointme
 	now := s.diary.Now()
 	return ListOf(rows, in.Page, "appointments", func(a *meeting.Appointment) store.Cursor {
 		return store.Cursor{Value: a.StartsAt.UnixMilli(), ID: a.ID}
-	}, func(a *meeting.Appointment) meeting.View { return a.View(a.Version, now) }), nil
+	}, func(a *meeting.Appointment) meeting.AppointmentView { return a.View(a.Version, now) }), nil
 }
 
 type appointmentPatch struct {

@@ -6,8 +6,8 @@ import (
 	"github.com/ecodrix/ecod/internal/news"
 )
 
-// View is an appointment as the API shows it.
-type View struct {
+// AppointmentView is an appointment as the API shows it.
+type AppointmentView struct {
 	ID              string         `json:"id"`
 	LeadID          string         `json:"leadId"`
 	ContactID       *string        `json:"contactId"`
@@ -49,8 +49,8 @@ type ReminderView struct {
 }
 
 // View is the appointment as the API shows it. version is the one it has, or will have once written.
-func (a *Appointment) View(version int64, now time.Time) View {
-	v := View{
+func (a *Appointment) View(version int64, now time.Time) AppointmentView {
+	v := AppointmentView{
 		ID: a.ID, LeadID: a.LeadID, ContactID: optional(a.ContactID), Phone: optional(a.Phone), Title: a.Title,
 		StartsAt: news.Stamp(a.StartsAt), EndsAt: news.Stamp(a.EndsAt()), DurationMinutes: a.DurationMinutes, TimeZone: a.TimeZone,
 		Status: a.Status, MeetURL: optional(a.Meet.URL),
