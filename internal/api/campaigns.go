@@ -61,13 +61,13 @@ func RegisterCampaigns(a *API, bureau *campaign.Bureau, runner *job.Runner) {
 	}
 	Client(a, Op{Route: "GET " + at + "/{id}/stats", ID: "getCampaignStats", Tag: tag, Summary: "Count a campaign's recipients"}, s.stats)
 	Client(a, Op{Route: "GET " + at + "/{id}/recipients", ID: "listCampaignRecipients", Tag: tag, Summary: "List a campaign's recipients"}, s.recipients)
-	a.nullable("View", "trouble")
+	a.nullable("CampaignView", "trouble")
 }
 
 type taggedCampaign struct {
 	ETag     string `header:"ETag"`
 	Location string `header:"Location"`
-	Body     campaign.View
+	Body     campaign.CampaignView
 }
 
 func (s campaigns) tagged(ctx context.Context, tn *tenant.Tenant, c *campaign.Campaign, err error) (*taggedCampaign, error) {
@@ -228,7 +228,7 @@ func (s campaigns) create(ctx context.Context, tn *tenant.Tenant, in *campaignIn
 func (s campaigns) list(ctx context.Context, tn *tenant.Tenant, in *struct {
 	Page
 	State string `query:"state" enum:"draft,scheduled,running,paused,done,cancelled"`
-}) (*Answer[List[campaign.View]], error) {
+}) (*Answer[List[campaign.CampaignView]], error) {
 	at, err := in.afterIn("campaigns", campaign.Campaigns.Schema, "createdAt")
 	if err != nil {
 		return nil, err

@@ -39,8 +39,8 @@ func (b *Bureau) Counts(ctx context.Context, tn *tenant.Tenant, c *Campaign) (Co
 	}, err
 }
 
-// View is a campaign as the API shows it.
-type View struct {
+// CampaignView is a campaign as the API shows it.
+type CampaignView struct {
 	ID            string   `json:"id"`
 	Name          string   `json:"name"`
 	Channel       string   `json:"channel" enum:"email,whatsapp"`
@@ -74,8 +74,8 @@ type Audience struct {
 }
 
 // View is the campaign as the API shows it.
-func (c *Campaign) View() View {
-	v := View{
+func (c *Campaign) View() CampaignView {
+	v := CampaignView{
 		ID: c.ID, Name: c.Name, Channel: c.Channel, State: c.State, Audience: Audience{Filter: c.Filter, Size: c.Size}, Content: c.Content,
 		Version: c.Version, CreatedAt: news.Stamp(c.CreatedAt), UpdatedAt: news.Stamp(c.UpdatedAt),
 		StartedAt: news.Stamp(c.StartedAt), EndedAt: news.Stamp(c.EndedAt),
