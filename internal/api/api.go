@@ -71,6 +71,7 @@ type API struct {
 	metrics     *httpMetrics
 	draining    atomic.Bool
 	onDrain     []func()
+	progress    map[string]progressOf // of jobs, by their type
 	openAPI     func() []byte
 }
 

@@ -48,7 +48,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		checked++
 	}
 	for path, item := range w.api.OpenAPI().Paths {
-		if item.Get == nil || !strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, hook) {
+		if item.Get == nil || !strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, hook) || !answersJSON(item.Get) {
 			continue
 		}
 		at := strings.ReplaceAll(path, "{code}", "ALFA")

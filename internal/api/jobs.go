@@ -20,8 +20,47 @@ const (
 
 // jobs is the API of the queue: a client's own jobs, and the operator's view over all.
 type jobs struct {
+	api    *API
 	queue  store.Queue
 	runner *job.Runner
+}
+
+// Progress is how far a long job got.
+type Progress struct {
+	Done   int64 `json:"done"`
+	Total  int64 `json:"total"`
+	Failed int64 `json:"failed" doc:"Left out."`
+}
+
+// progressOf tells how far a job got; fault.NotFound where nothing is known of it.
+type progressOf func(ctx context.Context, tn *tenant.Tenant, j store.Job) (*Progress, error)
+
+// showProgress lets jobs of a type be shown with how far they got.
+func (a *API) showProgress(jobType string, f progressOf) {
+	if a.progress == nil {
+		a.progress = map[string]progressOf{}
+	}
+	a.progress[jobType] = f
+}
+
+// shown is a job as its client sees it, with how far it got if its type tells.
+func (s jobs) shown(ctx context.Context, j store.Job) JobView {
+	v := jobView(j)
+	f := s.api.progress[j.Type]
+	if f == nil {
+		return v
+	}
+	tn, release, err := s.api.cfg.Open(ctx, j.Tenant)
+	if err != nil {
+		return v // the job can be read while its client's database cannot
+	}
+	defer release()
+	if p, err := f(ctx, tn, j); err == nil {
+		v.Progress = p
+	} else if fault.Of(err) == fault.NotFound {
+		v.Progress = &Progress{}
+	}
+	return v
 }
 
 // ByID is the input of what is about one record; embed it.
@@ -41,6 +80,7 @@ type JobView struct {
 	Error       *JobErrorView   `json:"error" doc:"Of the last execution that failed; null: none did."`
 	Causation   store.Causation `json:"causation" doc:"What it was made for."`
 	Result      json.RawMessage `json:"result" doc:"Null until there is one."`
+	Progress    *Progress       `json:"progress" doc:"Of long jobs; null: its type tells none."`
 	CreatedAt   Time            `json:"createdAt"`
 	StartedAt   *Time           `json:"startedAt" nullable:"true"`
 	EndedAt     *Time           `json:"endedAt" nullable:"true"`
@@ -93,7 +133,7 @@ func adminJobView(j store.Job) AdminJobView {
 
 // RegisterJobs adds the API of the queue. runner is told of cancellations, so that a job that runs here stops at once.
 func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
-	s := jobs{queue, runner}
+	s := jobs{a, queue, runner}
 	const tag, admin = "Jobs", "Operation"
 	const retryText = "A dead, cancelled, expired or parked job becomes ready again, its attempts forgotten."
 	const cancelText = "A waiting job ends; a running one is asked to stop, and its state tells when it has."
@@ -110,8 +150,8 @@ func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/retry", ID: "adminRetryJob", Tag: admin, Summary: "Try any job again", Description: retryText}, s.adminRetry)
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/cancel", ID: "adminCancelJob", Tag: admin, Summary: "Cancel any job", Description: cancelText}, s.adminCancel)
 	Admin(a, Op{Route: "POST /api/admin/jobs/retry", ID: "adminRetryJobs", Tag: admin, Summary: "Try all jobs of a filter again", Description: bulkText}, s.adminRetryAll)
-	a.nullable("JobView", "error")
-	a.nullable("AdminJobView", "error")
+	a.nullable("JobView", "error", "progress")
+	a.nullable("AdminJobView", "error", "progress")
 }
 
 // JobFilterQuery is the part of a list's input that chooses jobs; embed it.
@@ -170,7 +210,7 @@ func (s jobs) list(ctx context.Context, c Caller, in *jobsInput) (*Answer[List[J
 		return nil, err
 	}
 	f.Tenant = c.Client
-	return page(ctx, s, f, in.Page, "jobs", jobView)
+	return page(ctx, s, f, in.Page, "jobs", func(j store.Job) JobView { return s.shown(ctx, j) })
 }
 
 type adminJobsInput struct {
@@ -213,7 +253,7 @@ func (s jobs) find(ctx context.Context, client, jobID string) (store.Job, error)
 }
 
 func (s jobs) get(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], error) {
-	return answerJob(jobView)(s.find(ctx, c.Client, in.ID))
+	return answerJob(func(j store.Job) JobView { return s.shown(ctx, j) })(s.find(ctx, c.Client, in.ID))
 }
 
 func (s jobs) adminGet(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {
@@ -266,11 +306,11 @@ func jobState(code, detail string, j store.Job) error {
 }
 
 func (s jobs) retry(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], error) {
-	return answerJob(jobView)(s.retryOne(ctx, c.Client, in.ID))
+	return answerJob(func(j store.Job) JobView { return s.shown(ctx, j) })(s.retryOne(ctx, c.Client, in.ID))
 }
 
 func (s jobs) cancel(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], error) {
-	return answerJob(jobView)(s.cancelOne(ctx, c.Client, in.ID))
+	return answerJob(func(j store.Job) JobView { return s.shown(ctx, j) })(s.cancelOne(ctx, c.Client, in.ID))
 }
 
 func (s jobs) adminRetry(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {

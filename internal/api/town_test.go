@@ -125,12 +125,13 @@ func newTown(t *testing.T, opts ...options) *town {
 		job.Type{Name: crm.TagJob, Handle: book.HandleTag},
 		job.Type{Name: crm.MergeJob, Handle: book.HandleMerge},
 		job.Type{Name: crm.GatherJob, Handle: book.HandleGather},
+		job.Type{Name: crm.ImportJob, Handle: book.HandleImport, Timeout: time.Minute},
 		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose},
 		job.Type{Name: chat.TemplateSyncJob, Handle: desk.HandleTemplateSync},
 		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
 		job.Type{Name: chat.TypingJob, Handle: desk.HandleTyping},
 	)
-	book.Runner = w.runner
+	book.Runner, book.Files, book.PublicURL = w.runner, crm.Folder(filepath.Join(w.dir, "imports")), "https://ecod.example.test"
 	intake := chat.NewIntake(chat.IntakeConfig{
 		Inbox: fullInbox{w.inbox, &w.full}, Tenants: w.tenants, Desk: desk, Now: time.Now, Log: log, Workers: 2, Changed: func(string) {},
 	})
@@ -161,6 +162,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	api.RegisterContacts(w.api, book)
 	api.RegisterPipelines(w.api, book)
 	api.RegisterTags(w.api, book)
+	api.RegisterImports(w.api, book)
 	api.RegisterWhatsApp(w.api, desk, w.runner)
 	api.RegisterWebhook(w.api, api.MetaApp{AppSecret: appSecret, VerifyToken: verifyToken}, w.tenants, intake)
 	api.RegisterDeliveries(w.api, w.inbox)

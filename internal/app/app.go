@@ -171,7 +171,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	webhooks := rule.Webhooks{Engine: a.Engine, Client: webhookClient(cfg.AllowPrivate)}
 	a.Engine.Doers[rule.PostWebhook] = webhooks
 	desk.Settled, desk.MayBegin, desk.Failed = a.Engine.Settled, a.Engine.MayBegin, a.Engine.Failed
-	book.Raise, book.Forget, book.Sources = a.Engine.Raise, a.Engine.LeadGone, []crm.Source{messagesOf, runsOf}
+	book.Raise, book.Sources = a.Engine.Raise, []crm.Source{messagesOf, runsOf}
 	office.Settled, office.MayBegin = a.Engine.MailSettled, a.Engine.MailMayBegin
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
 	a.Hub = realtime.New(realtime.Config{
@@ -204,6 +204,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: crm.TagJob, Handle: book.HandleTag, Timeout: 5 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.MergeJob, Handle: book.HandleMerge, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: crm.GatherJob, Handle: book.HandleGather, Timeout: 10 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.ImportJob, Handle: book.HandleImport, Timeout: 12 * time.Hour, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute, Abandoned: office.Abandoned},
 		job.Type{Name: mail.WithdrawJob, Handle: office.HandleWithdraw, MaxAttempts: 20},
@@ -220,9 +221,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: campaign.WindowJob, Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000, Abandoned: bureau.Abandoned},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
-	book.Runner = a.Runner
+	book.Runner, book.Files, book.PublicURL = a.Runner, crm.Folder(filepath.Join(cfg.DataDir, "imports")), a.Config.PublicURL
 	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
-		return errors.Join(office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
+		return errors.Join(a.Engine.LeadGone(ctx, tn, leadID), office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
 	}
 	a.meetings()
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
@@ -344,6 +345,9 @@ func (a *App) erase(ctx context.Context, _ *tenant.Tenant, j store.Job) (job.Res
 		}
 	}
 	if err := cancelAll(ctx, a.Queue, p.ClientCode); err != nil {
+		return job.Result{}, err
+	}
+	if err := crm.Folder(filepath.Join(a.Config.DataDir, "imports")).Drop(acct.Code); err != nil {
 		return job.Result{}, err
 	}
 	return job.Result{}, a.Tenants.Erase(ctx, p.ClientCode)

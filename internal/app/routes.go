@@ -35,6 +35,7 @@ func (a *App) routes(book *crm.Book, bureau *campaign.Bureau) {
 	api.RegisterContacts(a.API, book)
 	api.RegisterPipelines(a.API, book)
 	api.RegisterTags(a.API, book)
+	api.RegisterImports(a.API, book)
 	api.RegisterAppointments(a.API, a.Diary)
 	api.RegisterWebhook(a.API, api.MetaApp{
 		AppSecret: secret.Text(a.Config.MetaAppSecret), VerifyToken: secret.Text(a.Config.MetaVerifyToken),

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/api"
@@ -25,6 +26,8 @@ var retention = []struct {
 	{news.Items.Schema.Kind, "at", news.Kept},
 	{auth.Sessions.Schema.Kind, "expiresAt", 0},
 	{crm.Changes.Schema.Kind, "at", crm.ChangesKept},
+	{crm.Imports.Schema.Kind, "at", crm.ImportsKept},
+	{crm.RowErrors.Schema.Kind, "at", crm.ImportsKept},
 	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
@@ -89,6 +92,9 @@ func (a *App) pruneServices(ctx context.Context, hourly bool) {
 	}
 	if err := a.Media.Sweep(); err != nil {
 		a.log.Error("half-written media cannot be deleted", "error", err)
+	}
+	if err := crm.Folder(filepath.Join(a.Config.DataDir, "imports")).Prune(ctx, time.Now().Add(-crm.ImportsKept)); err != nil && ctx.Err() == nil {
+		a.log.Error("old import files cannot be deleted", "error", err)
 	}
 	if err := a.Inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {
 		a.log.Error("old webhooks cannot be deleted", "error", err)

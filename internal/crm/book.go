@@ -25,6 +25,9 @@ type Book struct {
 	Forget func(ctx context.Context, tn *tenant.Tenant, leadID string) error
 	// Sources give what other domains have for a lead's timeline.
 	Sources []Source
+	// Files keeps what is to be imported; PublicURL is the base of links to what could not be.
+	Files     Folder
+	PublicURL string
 	// Runner runs the jobs in which changes are made. Reading needs none.
 	Runner *job.Runner
 
