@@ -80,7 +80,7 @@ type JobView struct {
 	Error       *JobErrorView   `json:"error" doc:"Of the last execution that failed; null: none did."`
 	Causation   store.Causation `json:"causation" doc:"What it was made for."`
 	Result      json.RawMessage `json:"result" doc:"Null until there is one."`
-	Progress    *Progress       `json:"progress" doc:"Of long jobs; null: its type tells none."`
+	Progress    *Progress       `json:"progress,omitempty" doc:"Of long jobs."`
 	CreatedAt   Time            `json:"createdAt"`
 	StartedAt   *Time           `json:"startedAt" nullable:"true"`
 	EndedAt     *Time           `json:"endedAt" nullable:"true"`
@@ -150,8 +150,8 @@ func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/retry", ID: "adminRetryJob", Tag: admin, Summary: "Try any job again", Description: retryText}, s.adminRetry)
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/cancel", ID: "adminCancelJob", Tag: admin, Summary: "Cancel any job", Description: cancelText}, s.adminCancel)
 	Admin(a, Op{Route: "POST /api/admin/jobs/retry", ID: "adminRetryJobs", Tag: admin, Summary: "Try all jobs of a filter again", Description: bulkText}, s.adminRetryAll)
-	a.nullable("JobView", "error", "progress")
-	a.nullable("AdminJobView", "error", "progress")
+	a.nullable("JobView", "error")
+	a.nullable("AdminJobView", "error")
 }
 
 // JobFilterQuery is the part of a list's input that chooses jobs; embed it.
