@@ -113,7 +113,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(release)
 	w.tn = tn
 	log := slog.New(slog.DiscardHandler)
-	book := &crm.Book{Now: clock}
+	book := &crm.Book{Now: clock, Files: crm.Folder(t.TempDir()), Runner: job.NewRunner(job.Config{Queue: storage.Queue, Tenants: reg, Log: log, Now: clock})}
 	w.desk = &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Now: clock, Log: log}
 	w.mailing(reg, book, clock)
 	w.storing(clock)
@@ -494,6 +494,37 @@ func TestFaultCut(t *testing.T) {
 				w.must(err)
 				if len(ls) != 1 || ls[0].Phone != "+918143963821" || fmt.Sprint(ls[0].Tags) != "[c a b]" {
 					w.t.Errorf("leads %+v", ls)
+				}
+			},
+		},
+		{
+			name: "crm.import",
+			prepare: func(w *world) {
+				w.hearAll()
+				w.made("m1")
+				w.must(w.engine.Book.Files.Save("ACME", "imp_1", strings.NewReader("name,phone,tags,stage\nKnown,918143963821,x,won\nNobody,,,\nNew,12025550143,y,won\nTwin,12025550143,z,\n")))
+			},
+			do: func(w *world) step {
+				do := run(w.engine.Book.HandleImport, store.Job{ID: "job_i", Type: crm.ImportJob, Tenant: "ACME",
+					Payload: payload(map[string]any{"importId": "imp_1", "total": 4, "at": w.now})})
+				return func(w *world) ([]string, error) {
+					ks, err := do(w)
+					js, qerr := w.queue.Jobs(context.Background(), store.JobFilter{Tenant: "ACME"})
+					w.must(qerr)
+					for _, j := range js {
+						ks = append(ks, j.UniqueKey)
+					}
+					sort.Strings(ks)
+					return ks, err
+				}
+			},
+			expect: func(w *world) {
+				js, err := w.queue.Jobs(context.Background(), store.JobFilter{Tenant: "ACME"})
+				w.must(err)
+				n, err := w.db.Count(context.Background(), store.Query{Kind: "leads"})
+				w.must(err)
+				if len(js) != 5 || n != 2 { // tags x, y and z, one lead made, and won
+					w.t.Errorf("%d jobs, %d leads", len(js), n)
 				}
 			},
 		},
