@@ -57,7 +57,7 @@ var plan = map[string][]string{
 	"internal/api": {"internal/auth", "internal/campaign", "internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/media", "internal/meeting", "internal/news", "internal/rule",
 		"internal/secret", "internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/web":     {},
-	"internal/sandbox": {"internal/whatsapp", "internal/whatsapp/whatsapptest", "internal/secret"},
+	"internal/sandbox": {"internal/google/googletest", "internal/smtp/smtptest", "internal/whatsapp/whatsapptest"},
 
 	"internal/app": {"*"},
 	"cmd/ecod":     {"internal/app", "internal/job", "internal/sandbox", "internal/secret", "internal/tenant"},

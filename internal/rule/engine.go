@@ -14,7 +14,6 @@ import (
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
-	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
@@ -39,9 +38,6 @@ type Engine struct {
 	Replied func(ctx context.Context, tn *tenant.Tenant, contactID string, since time.Time) (bool, error)
 	// Cancel gives up jobs that nobody needs any more (store.Queue.Cancel); they would do nothing. nil: they stay.
 	Cancel func(ctx context.Context, ids ...string) ([]string, error)
-
-	// Diary tells of the appointments that runs are about; nil where there are none.
-	Diary *meeting.Diary
 
 	locks locks
 }
@@ -119,11 +115,6 @@ func (e *Engine) handleEvent(ctx context.Context, tn *tenant.Tenant, p eventPayl
 		return nil, err
 	}
 	ev.Outcome = eff.outcome
-	if _, dropped, err := e.heard(ctx, tn, caused(ev, eff.runs)); err != nil {
-		return nil, err
-	} else if dropped > 0 {
-		ev.Outcome.Warnings = append(ev.Outcome.Warnings, tooWide(dropped))
-	}
 	// the deciding record last: until it stands, a repetition decides again, to the same ids
 	if err := tn.DB.Commit(ctx, append(eff.writes, Events.Update(ev))...); err != nil {
 		return nil, err
@@ -230,13 +221,13 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			reason = ConditionFalse // it did not match when the lead saw this event
 		}
 		if reason == "" {
-			trips, err := e.breaks(ctx, tn, r, lead, ev, now)
+			trips, err := e.breaks(ctx, tn, r, lead, now)
 			if err != nil {
 				return nil, err
 			}
 			if trips {
 				var pause []store.Write
-				reason, pause = r.trips(ev, now)
+				reason, pause = r.trips(ev.Trigger, now)
 				eff.writes = append(eff.writes, pause...)
 				e.Log.Warn("a lead enters a rule too often", "client", tn.Code, "rule", r.ID, "paused", len(pause) > 0)
 			}
@@ -257,7 +248,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		}
 		run := &Run{
 			ID: runID(tn.Code, ev.ID, m.rule.ID), EventID: ev.EventID, EventRef: ev.ID, RuleID: m.rule.ID, RuleVersion: m.rule.LiveVersion,
-			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{}, About: about(ev.Trigger, ev.Appointment),
+			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{},
 		}
 		ws, err := e.leg(ctx, tn, run, &course{ev, m.rule.Live, lead, contact, stages}, now)
 		if err != nil {
@@ -424,11 +415,15 @@ type transition struct {
 	vars         map[string]any
 }
 
-// transitions tells what a done step changed; a step that changed nothing is no event, and a tag is one where last says
-// that the step is.
-func transitions(s Step, last func(tag string) bool) []transition {
+// transitions tells what a done step changed; a step that changed nothing is no event.
+func transitions(s Step, vars map[string]any) []transition {
 	if s.State != StepDone || len(s.Output) == 0 {
 		return nil
+	}
+	with := func(k string, v any) map[string]any {
+		m := clone(vars)
+		m[k] = v
+		return m
 	}
 	var out []transition
 	switch s.Type {
@@ -438,21 +433,18 @@ func transitions(s Step, last func(tag string) bool) []transition {
 			return nil
 		}
 		for _, t := range c.Added {
-			if last(t) {
-				out = append(out, transition{t, "tag_added", map[string]any{"tag": t}})
-			}
+			out = append(out, transition{t, "tag_added", with("tag", t)})
 		}
 		for _, t := range c.Removed {
-			if last(t) {
-				out = append(out, transition{t, "tag_removed", map[string]any{"tag": t}})
-			}
+			out = append(out, transition{t, "tag_removed", with("tag", t)})
 		}
 	case LeadStage:
 		var c stageChange
 		if json.Unmarshal(s.Output, &c) != nil || !c.moved() {
 			return nil
 		}
-		v := map[string]any{"stage": c.To, "fromStage": c.From, "pipeline": c.Pipeline}
+		v := with("stage", c.To)
+		v["fromStage"], v["pipeline"] = c.From, c.Pipeline
 		out = append(out, transition{c.To, "stage_changed", v})
 		switch {
 		case c.Status == c.FromStatus: // from one lost stage to another: no deal was lost

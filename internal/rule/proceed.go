@@ -43,7 +43,6 @@ func (e *Engine) course(ctx context.Context, tn *tenant.Tenant, run *Run) (*cour
 	if err != nil {
 		return nil, err
 	}
-	c.ev = run.About.told(c.ev)
 	v, err := Versions.Get(ctx, tn.DB, VersionID(run.RuleID, run.RuleVersion))
 	if err != nil {
 		return nil, err
@@ -215,7 +214,7 @@ func (e *Engine) followLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *
 	if c == nil {
 		return next, nil
 	}
-	raised, err := e.Raise(ctx, tn, causedBy(c.ev, []*Run{run}, run.Leg, c.ev.later(c.def))...)
+	raised, err := e.Raise(ctx, tn, causedBy(c.ev, run, run.Leg)...)
 	return append(raised, next...), err
 }
 

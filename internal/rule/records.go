@@ -69,8 +69,6 @@ type Event struct {
 	Lead       LeadData  `json:"leadData,omitzero"`
 	Depth      int       `json:"depth,omitempty"` // 0: from outside; each event caused by a rule is one deeper
 	Chain      []string  `json:"chain,omitempty"` // the rules that led here; none of them is entered again
-	// Budget is how many events may follow from this one; 0 of an event from outside: maxDescendants.
-	Budget int `json:"budget,omitempty"`
 	// Appointment is what the event is about, as it was then.
 	Appointment map[string]any `json:"appointment,omitempty"`
 	Outcome     *Outcome       `json:"outcome,omitempty"`
@@ -99,11 +97,10 @@ type LeadData struct {
 
 // Outcome is what came of an event.
 type Outcome struct {
-	LeadID      string        `json:"leadId,omitempty"`
-	LeadCreated bool          `json:"leadCreated"`
-	Runs        []Enrol       `json:"runs"`
-	Skipped     []Skip        `json:"skipped"`
-	Warnings    []EventNotice `json:"warnings,omitempty"`
+	LeadID      string  `json:"leadId,omitempty"`
+	LeadCreated bool    `json:"leadCreated"`
+	Runs        []Enrol `json:"runs"`
+	Skipped     []Skip  `json:"skipped"`
 	// Error is why nothing came of the event, and never will.
 	Error *StepError `json:"error,omitempty"`
 }
@@ -189,7 +186,6 @@ type Run struct {
 	Results     map[string]any `json:"results,omitempty"` // of external steps, by root
 	Exits       []string       `json:"exits,omitempty"`   // what makes it pointless, as the rule said when it began
 	Told        *Event         `json:"told,omitempty"`    // the event without what came of it, of a run that outlives it
-	About       *About         `json:"about,omitempty"`   // an appointment
 	WaitUntil   *time.Time     `json:"waitUntil,omitempty"`
 	ExitReason  string         `json:"exitReason,omitempty"`
 	Error       *StepError     `json:"error,omitempty"`
@@ -235,9 +231,8 @@ var Runs = store.Kind[Run]{
 			{Name: "leadId", Type: store.Text}, {Name: "state", Type: store.Text}, {Name: "startedAt", Type: store.Int},
 			{Name: "ruleLead", Type: store.Text},
 			{Name: "openLead", Type: store.Text}, // the lead, of runs that something can make pointless
-			{Name: "about", Type: store.Text},    // the appointment, of runs that go on
 		},
-		Orders: [][]string{{"eventRef"}, {"ruleLead", "startedAt"}, {"leadId", "startedAt"}, {"ruleId", "startedAt"}, {"state", "startedAt"}, {"startedAt"}, {"openLead", "startedAt"}, {"about"}},
+		Orders: [][]string{{"eventRef"}, {"ruleLead", "startedAt"}, {"leadId", "startedAt"}, {"ruleId", "startedAt"}, {"state", "startedAt"}, {"startedAt"}, {"openLead", "startedAt"}},
 	},
 	Key: func(r *Run) string { return r.ID },
 	Index: func(r *Run) store.Fields {
@@ -250,9 +245,6 @@ var Runs = store.Kind[Run]{
 		}
 		if len(r.Exits) > 0 && !r.Ended() {
 			f["openLead"] = r.LeadID
-		}
-		if r.About != nil && !r.Ended() {
-			f["about"] = r.About.ID
 		}
 		return f
 	},

@@ -3,13 +3,17 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/google/googletest"
+	"github.com/ecodrix/ecod/internal/smtp/smtptest"
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
@@ -19,136 +23,83 @@ const (
 	VerifyToken = "demo-verify-token"
 )
 
-// Client is an example client: the engine's answer to its registration, and what it has at the simulated Meta.
+// The journals of the simulations keep at least this many entries.
+const journalLimit = 500
+
+// Client is an example client, with what opens it once it is registered.
 type Client struct {
-	Code, Name, Zone, Country string
-	WABA, Number, Token       string
-	Trigger, Template, Body   string
-	Variables                 []string // of the template, in order
-	Key                       string   // API key, once registered
+	Code, Name string
+	Number     string // of WhatsApp: the phone number id
+	Mailbox    string // that its mails come from
+	Calendar   string // the Google user that its appointments are booked by
+	Key        string // API key
+	User       User   // of the dashboard
+
+	cast
+	round int // of its campaigns
 }
 
-var clients = []Client{
-	{
-		Code: "CLINIC", Name: "Sunrise Clinic", Zone: "Asia/Kolkata", Country: "IN", WABA: "200000000000001", Number: "300000000000001",
-		Token: "demo-token-clinic", Trigger: "appointment_confirmed", Template: "appointment_confirmed",
-		Body: "Hello {{1}}, your appointment with {{2}} is confirmed for {{3}}.", Variables: []string{"patientName", "doctorName", "time"},
-	},
-	{
-		Code: "SHOP", Name: "Corner Shop", Zone: "America/New_York", Country: "US", WABA: "200000000000002", Number: "300000000000002",
-		Token: "demo-token-shop", Trigger: "product_purchased", Template: "order_confirmation",
-		Body: "Thank you {{1}}! Your order of {{2}} is on its way.", Variables: []string{"customer", "product"},
-	},
-}
+// User is who may sign in to a client's dashboard.
+type User struct{ Name, Email, Password string }
 
 // World is the simulation.
 type World struct {
 	Meta    *whatsapptest.Server
-	Clients []Client
+	Mail    *smtptest.Server
+	Google  *googletest.Server
+	Clients []*Client
 
 	engine string
 	token  string
 	http   *http.Client
 }
 
-// Start starts the simulated Meta. The engine is told its URL.
-func Start() (*World, error) {
-	meta, err := whatsapptest.Start(whatsapptest.Config{AppSecret: AppSecret, StatusDelay: 400 * time.Millisecond, JournalLimit: 1000})
-	if err != nil {
+// Start starts the simulations. The engine is told their addresses: Meta.URL, Google.URL; that of Mail is in the accounts
+// of the clients, which the engine takes if it allows private networks.
+func Start() (w *World, err error) {
+	w = &World{http: &http.Client{Timeout: 10 * time.Second}}
+	defer func() {
+		if err != nil {
+			w.Close()
+		}
+	}()
+	if w.Meta, err = whatsapptest.Start(whatsapptest.Config{AppSecret: AppSecret, StatusDelay: 700 * time.Millisecond, JournalLimit: journalLimit}); err != nil {
 		return nil, err
 	}
-	w := &World{Meta: meta, http: &http.Client{Timeout: 10 * time.Second}}
-	for _, c := range clients {
+	users := map[string]string{}
+	for _, c := range casts() {
+		users[c.Mailbox] = mailPassword
 		w.Clients = append(w.Clients, c)
-		meta.AddAccount(whatsapptest.Account{
-			WABAID: c.WABA, Token: c.Token, Numbers: []whatsapptest.Number{{ID: c.Number, VerifiedName: c.Name}},
-			Templates: []whatsapptest.Template{{Name: c.Template, Language: "en", Body: c.Body}},
+	}
+	if w.Mail, err = smtptest.Start(smtptest.Config{Security: "none", Users: users, JournalLimit: journalLimit}); err != nil {
+		return nil, err
+	}
+	if w.Google, err = googletest.Start(googletest.Config{JournalLimit: journalLimit}); err != nil {
+		return nil, err
+	}
+	for _, c := range w.Clients {
+		w.Meta.AddAccount(whatsapptest.Account{
+			WABAID: c.waba, Token: c.token, Numbers: []whatsapptest.Number{{ID: c.Number, VerifiedName: c.Name}}, Templates: c.templates,
 		})
+		w.Google.AddGrant(googletest.Grant{User: c.Calendar, ClientID: googleID, ClientSecret: googleSecret, RefreshToken: c.refresh()})
+		for i, b := range pictures() {
+			c.pictures[i] = w.Meta.AddMedia(c.Number, "image/jpeg", b)
+		}
+		c.User.Password = strings.ToLower(rand.Text()[:14])
 	}
 	return w, nil
 }
 
-// Close ends the simulation.
-func (w *World) Close() { w.Meta.Close() }
-
-// Populate registers the example clients with a running engine, gives them their WhatsApp accounts and their rules.
-func (w *World) Populate(ctx context.Context, engine, adminToken string) error {
-	w.engine, w.token = engine, adminToken
-	for i := range w.Clients {
-		c := &w.Clients[i]
-		w.Meta.SetWebhook(c.WABA, engine+"/api/whatsapp/webhook")
-		var made struct {
-			APIKey string `json:"apiKey"`
-		}
-		if err := w.admin(ctx, http.MethodPost, "/api/clients", map[string]any{
-			"clientCode": c.Code, "name": c.Name, "timeZone": c.Zone, "defaultCountry": c.Country,
-		}, &made); err != nil {
-			return err
-		}
-		c.Key = made.APIKey
-		if err := w.admin(ctx, http.MethodPut, "/api/clients/"+c.Code+"/secrets/whatsapp", map[string]any{
-			"wabaId": c.WABA, "phoneNumberIds": []string{c.Number}, "accessToken": c.Token,
-		}, nil); err != nil {
-			return err
-		}
-		parameters := []string{}
-		for _, v := range c.Variables {
-			parameters = append(parameters, "{{"+v+"}}")
-		}
-		if err := w.call(ctx, c, http.MethodPost, "/api/crm/automations/rules", map[string]any{
-			"name": "Confirm by WhatsApp", "trigger": c.Trigger, "enabled": true, "reenrol": "every_event",
-			"actions": []map[string]any{
-				{"type": "whatsapp.template", "template": c.Template, "language": "en", "parameters": parameters},
-				{"type": "lead.stage", "stage": "booked"},
-				{"type": "lead.tag.add", "tags": []string{"confirmed"}},
-				{"type": "lead.score", "points": 20},
-			},
-		}, nil); err != nil {
-			return err
-		}
+// Close ends the simulations.
+func (w *World) Close() {
+	if w.Meta != nil {
+		w.Meta.Close()
 	}
-	return nil
-}
-
-var (
-	names    = []string{"Ana", "Dhanesh", "Maya", "Tom", "Fatima", "Lucas", "Priya", "Noah", "Sofia", "Kenji"}
-	doctors  = []string{"Dr. Arjun", "Dr. Rao", "Dr. Silva"}
-	products = []string{"two lamps", "a garden chair", "running shoes", "a kettle"}
-	days     = []string{"Monday 10:00", "Tuesday 15:30", "Friday 09:15"}
-	lines    = []string{"Thank you!", "Can I come an hour later?", "How much is it?", "Where are you exactly?", "Great, see you then"}
-)
-
-func pick(from []string) string { return from[rand.N(len(from))] }
-
-// Traffic lets customers book and write until ctx ends, about every pause.
-func (w *World) Traffic(ctx context.Context, pause time.Duration, report func(error)) {
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
-	for n := 0; ; n++ {
-		c := &w.Clients[n%len(w.Clients)]
-		person := rand.N(40)
-		name, phone := names[person%len(names)], fmt.Sprintf("91814396%04d", 1000+person)
-		if c.Country == "US" {
-			phone = fmt.Sprintf("1202555%04d", 100+person)
-		}
-		err := w.call(ctx, c, http.MethodPost, "/api/crm/automations/events", map[string]any{
-			"trigger": c.Trigger, "phone": phone, "createLeadIfMissing": true,
-			"variables": map[string]any{
-				"patientName": name, "doctorName": pick(doctors), "time": pick(days), "customer": name, "product": pick(products),
-			},
-			"leadData": map[string]any{"source": "website", "name": name},
-		}, nil)
-		if err == nil && n%3 == 2 {
-			err = w.Meta.Receive(ctx, w.Meta.InboundText(c.Number, phone, name, pick(lines)))
-		}
-		if err != nil && ctx.Err() == nil {
-			report(err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	if w.Mail != nil {
+		w.Mail.Close()
+	}
+	if w.Google != nil {
+		w.Google.Close()
 	}
 }
 
@@ -164,30 +115,53 @@ func (w *World) call(ctx context.Context, c *Client, method, path string, body, 
 }
 
 func (w *World) do(ctx context.Context, method, path string, body, into any, auth func(http.Header)) error {
-	b, err := json.Marshal(body)
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, w.engine+path, content)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, w.engine+path, bytes.NewReader(b))
-	if err != nil {
-		return err
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
-	req.Header.Set("Content-Type", "application/json")
 	auth(req.Header)
 	res, err := w.http.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	answer, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
 	if err != nil {
 		return err
 	}
 	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("sandbox: %s %s: %s: %.200s", method, path, res.Status, answer)
+		return &refusal{method + " " + path, res.StatusCode, string(answer)}
 	}
 	if into == nil {
 		return nil
 	}
 	return json.Unmarshal(answer, into)
+}
+
+// refusal is an answer of the engine's that is not 2xx.
+type refusal struct {
+	call   string
+	status int
+	body   string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s was answered %d: %.300s", r.call, r.status, r.body)
+}
+
+// refused tells whether an error is an answer with this status.
+func refused(err error, status int) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.status == status
 }
