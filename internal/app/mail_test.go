@@ -220,7 +220,21 @@ func TestMailWaitsForTheAccount(t *testing.T) {
 		}
 		return ""
 	})
+	attention := func() any {
+		for _, s := range e.admin("GET", "/api/clients/ACME/secrets", nil).want(200).get("items").([]any) {
+			if m := s.(map[string]any); m["name"] == "smtp" {
+				return m["attention"]
+			}
+		}
+		return "no smtp"
+	}
+	if a, _ := attention().(map[string]any); a["reason"] == nil {
+		t.Errorf("the account needs attention, and is told as %v", a)
+	}
 	c.mailAccount(box, nil)
+	if a := attention(); a != nil {
+		t.Errorf("the account was mended, and is told as %v", a)
+	}
 	if run := c.runEnded(ev); run.get("state") != "done" || len(box.Accepted()) != 1 {
 		t.Errorf("run %s, %d mails", run.Body, len(box.Accepted()))
 	}

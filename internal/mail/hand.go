@@ -67,8 +67,39 @@ func Loopback(s *tenant.SMTP) bool {
 func (o *Office) Hand(ctx context.Context, tn *tenant.Tenant, acc smtp.Account, msg smtp.Message) Answer {
 	err := o.SMTP.Send(ctx, acc, msg)
 	a := answer(err)
-	o.window(tn).learn(a, o.Now())
+	w := o.window(tn)
+	w.learn(a, o.Now())
+	o.note(ctx, tn, w, a)
 	return a
+}
+
+// notedFor is how long a server that works need not be noted again.
+const notedFor = time.Hour
+
+// note records for people whether the client's account works. Nothing depends on it.
+func (o *Office) note(ctx context.Context, tn *tenant.Tenant, w *window, a Answer) {
+	now := o.Now()
+	w.mu.Lock()
+	due := a.Fate == Taken && now.Sub(w.noted) >= notedFor
+	switch {
+	case due:
+		w.noted = now
+	case a.Fate == Broken:
+		w.noted = time.Time{}
+	}
+	w.mu.Unlock()
+	nctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	var err error
+	switch {
+	case due:
+		err = tn.Connected(nctx, "smtp", now)
+	case a.Fate == Broken:
+		err = tn.NeedsAttention(nctx, "smtp", a.Code, now)
+	}
+	if err != nil {
+		o.Log.Warn("what was found of a mail account cannot be noted", "client", tn.Code, "error", err)
+	}
 }
 
 func answer(err error) Answer {
@@ -126,6 +157,7 @@ type window struct {
 	limit    *rate.Limiter
 	trouble  int // answers in a row that were the server's or the account's trouble
 	restTill time.Time
+	noted    time.Time // when it was recorded last that the account works
 	account  time.Time // when the account was set that this was learnt of
 }
 
@@ -143,7 +175,7 @@ func (o *Office) window(tn *tenant.Tenant) *window {
 	if s := tn.Account().SMTP; s != nil {
 		w.mu.Lock()
 		if !w.account.Equal(s.UpdatedAt) { // another server, or a mended one
-			w.account, w.trouble, w.restTill = s.UpdatedAt, 0, time.Time{}
+			w.account, w.trouble, w.restTill, w.noted = s.UpdatedAt, 0, time.Time{}, time.Time{}
 		}
 		w.mu.Unlock()
 	}
