@@ -30,6 +30,7 @@ func plan(t *testing.T, db *DB, q store.Query) string {
 	}
 	var out []string
 	q.Limit = 10
+	s.prepare(q)
 	err = db.f.read(ctx, func(c *conn) error {
 		if err := s.drive(ctx, c, q); err != nil {
 			return err
@@ -65,7 +66,11 @@ func TestPlans(t *testing.T) {
 		if i%100 == 0 {
 			tags = append(tags, "rare")
 		}
-		writes = append(writes, store.Write{Action: store.Insert, Kind: "messages", ID: fmt.Sprint(i), Fields: store.Fields{"tags": tags}})
+		name := "many"
+		if i%100 == 1 {
+			name = "few"
+		}
+		writes = append(writes, store.Write{Action: store.Insert, Kind: "messages", ID: fmt.Sprint(i), Fields: store.Fields{"tags": tags, "name": name}})
 	}
 	if err := db.Commit(ctx, writes...); err != nil {
 		t.Fatal(err)
@@ -104,6 +109,21 @@ func TestPlans(t *testing.T) {
 		{store.Query{Where: []store.Term{eq("tags", "frequent")}, Order: "createdAt"}, "SEARCH messages_tags EXISTS USING", false},
 		{store.Query{Where: []store.Term{eq("tags", "frequent"), eq("conversationId", "c")}, Order: "createdAt", Desc: true, After: at(int64(1))}, "(conversationId=? AND (createdAt,_id)<(?,?))", false},
 		{store.Query{Where: []store.Term{store.Where("tags", store.Prefix, "fr")}}, "messages_tags USING PRIMARY KEY (value>? AND value<?)", true},
+
+		// what a field's value begins with leads only where few have it
+		{store.Query{Where: []store.Term{eq("name", "few")}, Order: "createdAt"}, "messages_by_name (name=?)", true},
+		{store.Query{Where: []store.Term{eq("name", "few")}, Order: "createdAt", Desc: true, After: at(int64(1))}, "messages_by_name (name=?)", true},
+		{store.Query{Where: []store.Term{eq("name", "many")}, Order: "createdAt"}, "SCAN t USING INDEX messages_by_createdAt", false},
+		{store.Query{Where: []store.Term{eq("name", "many")}, Order: "createdAt", Desc: true, After: at(int64(1))}, "messages_by_createdAt ((createdAt,_id)<(?,?))", false},
+		{store.Query{Where: []store.Term{eq("name", "many"), eq("conversationId", "c")}, Order: "createdAt"}, "messages_by_conversationId_createdAt (conversationId=?)", false},
+		{store.Query{Where: []store.Term{eq("name", "few"), eq("tags", "frequent")}, Order: "createdAt"}, "messages_by_name (name=?)", true},
+		{store.Query{Where: []store.Term{eq("name", "many"), eq("tags", "rare")}, Order: "createdAt"}, "m USING PRIMARY KEY (value=?)", true},
+		{store.Query{Where: []store.Term{store.Where("tags", store.Prefix, "ra")}, Order: "createdAt"}, "messages_tags USING PRIMARY KEY (value>? AND value<?)", true},
+		{store.Query{Where: []store.Term{store.Where("tags", store.Prefix, "fr")}, Order: "createdAt"}, "SCAN t USING INDEX messages_by_createdAt", false},
+		{store.Query{Where: []store.Term{store.Where("tags", store.Prefix, "fr")}, Order: "createdAt"}, "SEARCH messages_tags EXISTS USING COVERING INDEX messages_tags_by_id (_id=?)", false},
+		{store.Query{Where: []store.Term{store.Where("name", store.Ge, "a")}, Order: "createdAt"}, "SCAN t USING INDEX messages_by_createdAt", false},
+		{store.Query{Where: []store.Term{store.Where("name", store.Lt, "g")}, Order: "createdAt"}, "messages_by_name (name<?)", true},
+		{store.Query{Where: []store.Term{store.Where("createdAt", store.Ge, int64(5)), eq("name", "many")}, Order: "createdAt"}, "messages_by_createdAt (createdAt>?)", false},
 
 		{store.Query{Kind: "news", Order: "seq", After: at(int64(7))}, "news_unique_seq (seq>?)", false},
 		{store.Query{Kind: "news", Order: "seq", Desc: true}, "SCAN t USING INDEX news_unique_seq", false},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/ecodrix/ecod/internal/store"
@@ -23,6 +24,7 @@ func (db *DB) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.prepare(q)
 	switch {
 	case q.Limit < 0:
 		return nil, fmt.Errorf("store: limit %d", q.Limit)
@@ -92,7 +94,7 @@ func (db *DB) Count(ctx context.Context, q store.Query) (n int64, err error) {
 			return err
 		}
 		sql, args := s.sql("count(*)", cond{})
-		if len(s.having) == 1 && len(s.where) == 0 {
+		if len(s.having) == 1 && len(s.terms) == 0 {
 			sql, args = "SELECT count(*) FROM "+s.having[0].side+" WHERE value = ?", []any{s.having[0].value}
 		}
 		r, err := c.first(ctx, sql, args...)
@@ -114,10 +116,21 @@ type cond struct {
 // search is a query's terms as SQL.
 type search struct {
 	t      *table
-	where  []cond
+	terms  []condition
 	having []having // records must have these values in multi fields
 	driver int      // the one of having that the query starts from; -1: none
+	leader int      // the one of terms that it starts from instead; -1: none
+	maybe  []int    // the terms that it may start from rather than from the index of its order
+	chosen bool     // where it starts from is decided, and not left to SQLite
 	none   bool     // nothing can satisfy the terms
+}
+
+// condition is a term: as an index may seek what satisfies it, and as it sifts what something else found.
+type condition struct {
+	field      store.Field
+	op         store.Op
+	seek, sift cond
+	found      cond // what there is to find, for counting
 }
 
 type having struct {
@@ -130,7 +143,7 @@ func (db *DB) search(q store.Query) (*search, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &search{t: t, driver: -1}
+	s := &search{t: t, driver: -1, leader: -1}
 	for _, term := range q.Where {
 		if err := s.add(term); err != nil {
 			return nil, fmt.Errorf("store: %s: %w", q.Kind, err)
@@ -170,24 +183,48 @@ func (s *search) add(term store.Term) error {
 	if f.Multi {
 		column = "value"
 	}
+	seek, err := compare(f, column, term)
+	if err != nil {
+		return err
+	}
+	if seek.sql == "" {
+		s.none = true
+		return nil
+	}
+	sift, err := compare(f, "+"+column, term) // a column with a sign is in no index
+	if err != nil {
+		return err
+	}
+	found := cond{quote(s.t.Kind) + " t WHERE " + seek.sql, seek.args}
+	if f.Multi {
+		side := s.t.side(f.Name)
+		found.sql = side + " WHERE " + seek.sql
+		seek.sql = "t._id IN (SELECT _id FROM " + side + " WHERE " + seek.sql + ")"
+		sift.sql = "EXISTS (SELECT 1 FROM " + side + " WHERE _id = t._id AND " + sift.sql + ")"
+	}
+	s.terms = append(s.terms, condition{f, term.Op, seek, sift, found})
+	return nil
+}
+
+// compare makes the condition of a term on a column; none where nothing can satisfy it.
+func compare(f store.Field, column string, term store.Term) (cond, error) {
 	c := cond{args: term.Values}
 	switch term.Op {
 	case store.Eq:
 		c.sql = column + " = ?"
 	case store.In:
 		if len(term.Values) == 0 {
-			s.none = true
-			return nil
+			return cond{}, nil
 		}
 		c = in(column, f.Type, term.Values)
 	case store.Lt, store.Le, store.Gt, store.Ge:
 		if f.Multi {
-			return fmt.Errorf("%s has several values and no order", f.Name)
+			return c, fmt.Errorf("%s has several values and no order", f.Name)
 		}
 		c.sql = column + [...]string{store.Lt: " < ?", store.Le: " <= ?", store.Gt: " > ?", store.Ge: " >= ?"}[term.Op]
 	case store.Prefix:
 		if f.Type != store.Text {
-			return fmt.Errorf("a prefix of %s, which is no text", f.Name)
+			return c, fmt.Errorf("a prefix of %s, which is no text", f.Name)
 		}
 		c.sql = column + " >= ?"
 		if end := successor(term.Values[0].(string)); end != "" {
@@ -195,13 +232,9 @@ func (s *search) add(term store.Term) error {
 			c.args = []any{term.Values[0], end}
 		}
 	default:
-		return fmt.Errorf("unknown operator %d", term.Op)
+		return c, fmt.Errorf("unknown operator %d", term.Op)
 	}
-	if f.Multi {
-		c.sql = "t._id IN (SELECT _id FROM " + s.t.side(f.Name) + " WHERE " + c.sql + ")"
-	}
-	s.where = append(s.where, c)
-	return nil
+	return c, nil
 }
 
 // successor gives the least text above all that begin with prefix; "" if there is none.
@@ -244,6 +277,42 @@ func in(column string, typ store.Type, values []any) cond {
 	return cond{column + " IN (SELECT " + value + " FROM json_each(?))", []any{text(b)}}
 }
 
+// prepare finds the terms of an ordered query of which it is not known beforehand whether it should start from them or
+// walk the index of its order. It is known of a unique value, of the order's own field, and of equal fields that stand
+// before the order in an index.
+func (s *search) prepare(q store.Query) {
+	if _, ok := s.t.Field(q.Order); !ok {
+		return
+	}
+	for _, t := range s.terms {
+		if t.field.Name == "_id" || t.field.Unique && t.op == store.Eq {
+			return
+		}
+	}
+	walked := s.walked(q.Order)
+	for i, t := range s.terms {
+		if t.field.Name != q.Order && !(t.op == store.Eq && slices.Contains(walked, t.field.Name)) {
+			s.maybe = append(s.maybe, i)
+		}
+	}
+}
+
+// walked gives the fields that stand before the order's in the index that has most of those that must be equal.
+func (s *search) walked(order string) []string {
+	equal := map[string]bool{}
+	for _, t := range s.terms {
+		equal[t.field.Name] = equal[t.field.Name] || t.op == store.Eq
+	}
+	var best []string
+	for _, o := range s.t.Orders {
+		before := o[:max(0, len(o)-1)]
+		if len(o) > 0 && o[len(o)-1] == order && len(before) > len(best) && !slices.ContainsFunc(before, func(f string) bool { return !equal[f] }) {
+			best = before
+		}
+	}
+	return best
+}
+
 // drive chooses what the query starts from. A value that n of N records have costs n look-ups and a sort if the
 // query starts from it, and limit * N / n if the order's index is walked until enough have it: so the rarest of
 // the values leads unless n is beyond the root of limit * N. Without an order there is nothing else to walk.
@@ -274,12 +343,47 @@ func (s *search) drive(ctx context.Context, c *conn, q store.Query) error {
 			s.driver, least = i, n
 		}
 	}
+	for _, i := range s.maybe {
+		found, weight := s.terms[i].found, int64(1)
+		switch s.terms[i].op {
+		case store.Lt, store.Le, store.Gt, store.Ge:
+			// A stretch of one order often lies at the far end of another: the oldest are the last in use.
+			weight = 4
+		}
+		r, err := c.first(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+found.sql+" LIMIT ?)", append(slices.Clone(found.args), weight*least)...)
+		if err != nil {
+			return err
+		}
+		if n := r.int(0) / weight; n < least {
+			s.driver, s.leader, least = -1, i, n
+		}
+	}
+	s.chosen = q.Order != ""
 	return nil
 }
 
 // counts tells whether drive needs numbers from the database for its choice.
 func (s *search) counts(q store.Query) bool {
-	return len(s.having) > 1 || len(s.having) == 1 && q.Order != ""
+	return len(s.having) > 1 || len(s.having) == 1 && q.Order != "" || len(s.maybe) > 0
+}
+
+// cond gives a term in the form that fits what the query starts from.
+func (s *search) cond(i int) cond {
+	if s.chosen && i != s.leader && (s.sorts() || slices.Contains(s.maybe, i)) {
+		return s.terms[i].sift
+	}
+	return s.terms[i].seek
+}
+
+// sorts tells whether the query starts from something else than the index of its order.
+func (s *search) sorts() bool { return s.leader >= 0 || s.driver >= 0 }
+
+// ordered is a column to order by; with a sign, lest its index be walked, where the query starts from something else.
+func (s *search) ordered(field string) string {
+	if s.leader >= 0 {
+		return "+t." + quote(field)
+	}
+	return "t." + quote(field)
 }
 
 // sql makes the statement up to its order.
@@ -302,8 +406,8 @@ func (s *search) sql(columns string, place cond) (string, []any) {
 	} else {
 		b.WriteString(quote(s.t.Kind) + " t")
 	}
-	for _, c := range s.where {
-		add(c)
+	for i := range s.terms {
+		add(s.cond(i))
 	}
 	for i, h := range s.having {
 		if i != s.driver {
@@ -332,7 +436,7 @@ func (s *search) order(q store.Query) string {
 	case q.Order == "seq" && s.t.Sequenced:
 		by = "t.seq" + desc
 	case q.Order != "":
-		by = "t." + quote(q.Order) + desc + ", t._id" + desc
+		by = s.ordered(q.Order) + desc + ", t._id" + desc
 	}
 	return " ORDER BY " + by + " LIMIT ?"
 }
@@ -368,7 +472,7 @@ func (s *search) parts(q store.Query) ([]cond, error) {
 	if a == nil {
 		return []cond{{}}, nil
 	}
-	col := "t." + quote(f.Name)
+	col := s.ordered(f.Name)
 	switch v := a.Value.(type) {
 	case nil:
 		absent := cond{col + " IS NULL AND t._id" + beyond + "?", []any{a.ID}}
