@@ -70,7 +70,9 @@ func TestDrive(t *testing.T) {
 			before := ok
 			ok = func(x row) bool { return before(x) && c.ok(x) }
 		}
-		key := func(x row) string { return map[string]string{"createdAt": fmt.Sprintf("%03d", x.at), "name": x.name, "status": x.status}[q.Order] }
+		key := func(x row) string {
+			return map[string]string{"createdAt": fmt.Sprintf("%03d", x.at), "name": x.name, "status": x.status}[q.Order]
+		}
 		var want []string
 		for _, x := range rows {
 			if ok(x) {
