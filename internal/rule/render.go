@@ -40,10 +40,12 @@ const (
 // nothing is to be sent then. False where the text comes to more than most characters; it is not built any further.
 func (s *scope) render(text string, most int, escape func(string) string) (out string, missing []string, ok bool) {
 	var b strings.Builder
-	at := 0
-	for _, m := range placeholder.FindAllStringSubmatchIndex(text, -1) {
-		b.WriteString(text[at:m[0]])
-		at = m[1]
+	for { // one after the other: what comes after the bound is not even looked at
+		m := placeholder.FindStringSubmatchIndex(text)
+		if m == nil {
+			break
+		}
+		b.WriteString(text[:m[0]])
 		name := text[m[2]:m[3]]
 		v, known := s.text(name)
 		switch head, _, _ := strings.Cut(name, "."); {
@@ -59,8 +61,9 @@ func (s *scope) render(text string, most int, escape func(string) string) (out s
 			return "", missing, false
 		}
 		b.WriteString(v)
+		text = text[m[1]:]
 	}
-	b.WriteString(text[at:])
+	b.WriteString(text)
 	out = b.String()
 	if len(out) > most && utf8.RuneCountInString(out) > most {
 		return "", missing, false
