@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -272,6 +273,14 @@ func TestForeignIDs(t *testing.T) {
 	ids["/api/whatsapp/conversations/{id}"] = owner.call("GET", "/api/whatsapp/conversations", nil).want(200).get("items.0.id").(string)
 	ids["/api/jobs/{id}"] = owner.call("GET", "/api/jobs", nil).want(200).get("items.0.id").(string)
 	ids["/api/users/{id}"] = owner.addUser("dana@example.com", "agent")
+	ids["/api/whatsapp/messages/{id}"] = owner.call("GET", "/api/whatsapp/conversations/"+ids["/api/whatsapp/conversations/{id}"]+"/messages", nil).want(200).get("items.0.id").(string)
+	ids["/api/campaigns/{id}"] = owner.call("POST", "/api/campaigns", mailing(map[string]any{"filter": map[string]any{}}, nil)).want(201).get("id").(string)
+	ids["/api/suppressions/{id}"] = owner.call("POST", "/api/suppressions", map[string]any{"email": "no@example.com", "reason": "asked"}).want(201).get("id").(string)
+	ids["/api/crm/tags/{id}"] = owner.call("POST", "/api/crm/tags", map[string]any{"name": "acme only"}).want(201).get("id").(string)
+	ids["/api/crm/pipelines/{id}"] = owner.call("POST", "/api/crm/pipelines", map[string]any{"name": "Acme deals", "stages": []map[string]any{{"name": "Asked"}}}).want(201).get("id").(string)
+	ids["/api/media/{id}"] = owner.upload("file", "a.txt", []byte("of ACME alone")).want(201).get("id").(string)
+	ids["/api/appointments/{id}"] = owner.book(nil)
+	ids["/api/crm/imports/{id}"] = path.Base(path.Dir(owner.imported(owner.sheet("name,phone\nx,not a phone\n")).get("result.errorsUrl").(string)))
 	tried := 0
 	for path, ops := range e.spec().Paths {
 		if !strings.Contains(path, "{id}") || strings.HasPrefix(path, "/api/admin/") || strings.HasPrefix(path, "/api/clients/") {

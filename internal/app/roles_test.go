@@ -16,7 +16,7 @@ var leastRoles = table(`
 	owner   GET,POST /api/users  GET,PATCH,DELETE /api/users/{id}
 
 	agent   POST /api/crm/automations/events
-	viewer  GET /api/crm/automations/events/{id}
+	viewer  GET /api/crm/automations/events/{id}  GET /api/crm/imports/{id}/errors
 	viewer  GET /api/crm/automations/rules  GET /api/crm/automations/rules/{id}  POST /api/crm/automations/rules/{id}/simulate
 	agent   POST /api/crm/automations/rules  PATCH,DELETE /api/crm/automations/rules/{id}
 	agent   POST /api/crm/automations/rules/{id}/publish  POST /api/crm/automations/rules/{id}/pause  POST /api/crm/automations/rules/{id}/resume

@@ -281,7 +281,14 @@ func TestGuessesFromOneAddress(t *testing.T) {
 	if got[401] < 45 || got[401]+got[429] != 60 {
 		t.Errorf("statuses: %v", got)
 	}
-	r := try(99, "203.0.113.7").problem(429, "session.too_many_failures")
+	r := try(99, "203.0.113.7")
+	for i := range 20 { // on a slow machine one is forgiven every 10 s meanwhile
+		if r.Status == 429 {
+			break
+		}
+		r = try(100+i, "203.0.113.7")
+	}
+	r.problem(429, "session.too_many_failures")
 	if s, err := strconv.Atoi(r.Header.Get("Retry-After")); err != nil || s < 1 {
 		t.Errorf("Retry-After %q", r.Header.Get("Retry-After"))
 	}
