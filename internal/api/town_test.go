@@ -90,7 +90,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	must(err)
 	ring, err := secret.ParseRing(secret.Generate("k1"))
 	must(err)
-	kinds := append([]store.Schema{news.Items.Schema, crm.Suppressions.Schema}, slices.Concat(chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
+	kinds := append([]store.Schema{news.Items.Schema, crm.Suppressions.Schema, tenant.Connections.Schema}, slices.Concat(chat.Schemas, crm.Schemas, rule.Schemas, auth.Schemas)...)
 	path := func(code string) string { return filepath.Join(w.dir, tenant.DatabaseName(code)+".db") }
 	w.tenants = tenant.NewRegistry(tenant.Config{
 		Services: services, Ring: ring, Now: time.Now, Log: log,
