@@ -77,11 +77,11 @@ type Event struct {
 }
 
 // purse is what all conditions of this event share, of however many rules.
-func (e *Event) purse() *purse {
-	if e.spent == nil {
-		e.spent = newPurse()
+func (ev *Event) purse() *purse {
+	if ev.spent == nil {
+		ev.spent = newPurse()
 	}
-	return e.spent
+	return ev.spent
 }
 
 // LeadData is what an event says of the lead.
