@@ -19,10 +19,12 @@ import (
 	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/google/googletest"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/media"
+	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/smtp/smtptest"
@@ -53,6 +55,9 @@ type world struct {
 	hooks  rule.Webhooks
 	site   *httptest.Server // takes webhooks
 	posted []string         // their names
+
+	google *googletest.Server
+	diary  *meeting.Diary
 
 	archive *media.Archive
 	shelf   string // its folder
@@ -128,6 +133,7 @@ func newWorld(t *testing.T) *world {
 	}))
 	t.Cleanup(w.site.Close)
 	book.Raise = w.engine.Raise
+	w.meetings(reg, book, clock)
 	return w
 }
 
@@ -387,6 +393,20 @@ func (w *world) newestOut() *chat.Message {
 	return nil
 }
 
+// faultCase is a handler to be cut.
+type faultCase struct {
+	name    string
+	prepare func(*world)
+	do      func(*world) step
+	// settle runs after both the straight and the repeated run, before they are compared.
+	settle func(*world)
+	ignore []string
+	skip   []string // kinds that are not compared
+	// either is the type of a job that follows from only one of two ends that the case may have.
+	either string
+	expect func(*world) // on the straight run
+}
+
 // TestFaultCut cuts every handler's writes after each one of them, runs the handler again, and expects the state and the
 // jobs that a straight run gives.
 func TestFaultCut(t *testing.T) {
@@ -406,18 +426,7 @@ func TestFaultCut(t *testing.T) {
 		_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(nil))
 		w.must(err)
 	}
-	for _, c := range []struct {
-		name    string
-		prepare func(*world)
-		do      func(*world) step
-		// settle runs after both the straight and the repeated run, before they are compared.
-		settle func(*world)
-		ignore []string
-		skip   []string // kinds that are not compared
-		// either is the type of a job that follows from only one of two ends that the case may have.
-		either string
-		expect func(*world) // on the straight run
-	}{
+	for _, c := range append(meetCuts(), []faultCase{
 		{
 			name:    "automation.event",
 			prepare: func(w *world) { w.rule(fullRule) },
@@ -1129,7 +1138,7 @@ func TestFaultCut(t *testing.T) {
 				}
 			},
 		},
-	} {
+	}...) {
 		t.Run(c.name, func(t *testing.T) {
 			straight := newWorld(t)
 			if c.prepare == nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/ecodrix/ecod/internal/google"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/meeting"
+	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/store"
 )
 
@@ -24,6 +25,8 @@ func diary(cfg Config, book *crm.Book, q store.Queue, log *slog.Logger) *meeting
 func (a *App) meetings() {
 	d := a.Diary
 	d.Raise, d.Settled, d.Runner = a.Engine.Raise, a.Engine.MeetSettled, a.Runner
+	d.MayBegin, d.Follow, a.Engine.Diary = a.Engine.MeetMayBegin, a.Engine.AppointmentChanged, d
+	a.Runner.Know(job.Type{Name: rule.AboutJob, Handle: a.Engine.HandleAbout, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})
 	a.Runner.Know(job.Type{Name: meeting.ChangeJob, Handle: d.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: meeting.GiveUpJob, Handle: d.HandleGiveUp, MaxAttempts: 20},
 		job.Type{Name: meeting.ReminderJob, Handle: d.HandleReminder, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})

@@ -100,12 +100,24 @@ func (d *Diary) pass(ctx context.Context, tn *tenant.Tenant, j store.Job, a *App
 		if err := d.Calendar.Delete(ctx, acc, a.Meet.EventID, google.UpdateAll); err != nil {
 			return d.trouble(ctx, tn, j, &before, err)
 		}
-		a.Meet.State, a.Meet.URL, a.Meet.Error, a.Meet.AskedAt = NoLink, "", nil, nil
+		a.Meet.State, a.Meet.URL, a.Meet.AskedAt = NoLink, "", nil
+		if a.Meet.Error != nil && a.Meet.Error.Code == credential {
+			a.Meet.Error = nil
+		}
 		return d.end(ctx, tn, &before, a, "gone")
 	}
 	now := d.Now().UTC()
 	if !a.Meet.Made && !now.Before(a.EndsAt()) {
 		return d.failed(ctx, tn, &before, a, &Error{"too_late", "The appointment was over before its link could be made."})
+	}
+	if a.Origin.RunID != "" && a.Meet.State == Pending && a.Meet.Ask == 1 && !a.Meet.Made && d.MayBegin != nil {
+		ok, code, err := d.MayBegin(ctx, tn, a.Origin.RunID, a.Origin.Step)
+		if err != nil {
+			return job.Result{}, err
+		}
+		if !ok {
+			return d.withdraw(ctx, tn, a, code)
+		}
 	}
 	ev, err := d.show(ctx, tn, acc, a)
 	if errors.Is(err, errAnother) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"strconv"
 	"time"
@@ -315,10 +316,17 @@ func (d *Diary) follow(ctx context.Context, tn *tenant.Tenant, a *Appointment, m
 			o = d.announcement(a)
 		}
 	case moved:
-		o = d.occurrence(a, c, "appointment_rescheduled")
+		o = d.occurrence(a, c, RescheduledTrigger)
 		o.Variables["previousStartsAt"] = c.From.UTC().Format(time.RFC3339)
 	case cancelled:
-		o = d.occurrence(a, c, "appointment_cancelled")
+		o = d.occurrence(a, c, CancelledTrigger)
+	}
+	if c.Kind != booked && d.Follow != nil {
+		taken, err := d.Follow(ctx, tn, a)
+		if err != nil {
+			return nil, err
+		}
+		next = append(next, taken...)
 	}
 	if o == nil {
 		return next, nil
@@ -329,18 +337,22 @@ func (d *Diary) follow(ctx context.Context, tn *tenant.Tenant, a *Appointment, m
 
 // occurrence is what a change means to the client's rules.
 func (d *Diary) occurrence(a *Appointment, c *Change, trigger string) *crm.Occurrence {
-	vars := make(map[string]any, len(a.Variables)+2)
-	for k, v := range a.Variables {
-		vars[k] = v
-	}
+	vars := a.variables()
 	return &crm.Occurrence{
 		Key: id.Derived("evk", a.ID, c.Mutation, trigger), Trigger: trigger, LeadID: a.LeadID, Variables: vars, Appointment: a.Snapshot(), At: c.At,
 	}
 }
 
+// variables are the booking's own, and its moment under the name that rules wait for.
+func (a *Appointment) variables() map[string]any {
+	vars := map[string]any{"startsAt": a.StartsAt.UTC().Format(time.RFC3339)}
+	maps.Copy(vars, a.Variables)
+	return vars
+}
+
 // announcement is what the rules hear of a booking, by one key however often it is asked for.
 func (d *Diary) announcement(a *Appointment) *crm.Occurrence {
-	return d.occurrence(a, &Change{Mutation: booked, At: a.CreatedAt}, "appointment_confirmed")
+	return d.occurrence(a, &Change{Mutation: booked, At: a.CreatedAt}, ConfirmedTrigger)
 }
 
 // conflictFree runs a read-then-commit until no other writer came between.

@@ -27,6 +27,10 @@ type Diary struct {
 	Raise func(ctx context.Context, tn *tenant.Tenant, occurrences ...crm.Occurrence) ([]store.NewJob, error)
 	// Settled gives the jobs that follow when the link of an appointment with an origin was made, or will never be.
 	Settled func(tn *tenant.Tenant, a *Appointment) []store.NewJob
+	// MayBegin is asked before an event is made for a step of a run; false: the run does not want it any more.
+	MayBegin func(ctx context.Context, tn *tenant.Tenant, runID, step string) (ok bool, code string, err error)
+	// Follow gives the jobs that take along what waits for an appointment that was moved or cancelled.
+	Follow func(ctx context.Context, tn *tenant.Tenant, a *Appointment) ([]store.NewJob, error)
 	// Drop gives up jobs that nobody needs any more (store.Queue.Cancel); they would do nothing. nil: they stay.
 	Drop func(ctx context.Context, ids ...string) ([]string, error)
 	// Runner runs the jobs in which changes are made.

@@ -98,6 +98,9 @@ func (d *Diary) trouble(ctx context.Context, tn *tenant.Tenant, j store.Job, a *
 	}
 }
 
+// credential is the code of what waits for the client's account to be mended.
+const credential = "google.credential"
+
 // Connection is the name of the client's connection to Google.
 const Connection = "google"
 
@@ -109,11 +112,11 @@ func (d *Diary) attention(ctx context.Context, tn *tenant.Tenant, a *Appointment
 		return job.Result{}, err
 	}
 	held := *a
-	held.Meet.Error = &Error{"google.credential", "The client's Google account needs attention (" + reason + "): connect it anew. What waits for it goes on then."}
+	held.Meet.Error = &Error{credential, "The client's Google account needs attention (" + reason + "): connect it anew. What waits for it goes on then."}
 	if _, err := d.record(ctx, tn, a, &held, "held"); err != nil {
 		return job.Result{}, err
 	}
-	return job.Result{}, job.Park("google.credential", cause)
+	return job.Result{}, job.Park(credential, cause)
 }
 
 func orElse(s, other string) string {
@@ -161,4 +164,16 @@ func (d *Diary) HandleGiveUp(ctx context.Context, tn *tenant.Tenant, j store.Job
 	}
 	next, err := d.settled(ctx, tn, a)
 	return job.Result{Next: next}, err
+}
+
+// withdraw cancels an appointment that a run planned and does not want any more. Its event was never seen, but may be
+// there: the next pass takes it back.
+func (d *Diary) withdraw(ctx context.Context, tn *tenant.Tenant, a *Appointment, code string) (job.Result, error) {
+	m := &Mutation{ID: "withdrawn", At: d.Now().UTC(), Cancel: true}
+	a.cancel(m)
+	a.Meet.Error = &Error{code, "The run that planned the appointment was over."}
+	if err := tn.DB.Commit(ctx, a.Writes(m.ID, m.At)...); err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{}, store.ErrConflict
 }

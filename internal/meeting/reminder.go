@@ -18,6 +18,13 @@ const ReminderJob = "appointment.reminder"
 // ReminderTrigger is what rules hear at that moment.
 const ReminderTrigger = "appointment_reminder"
 
+// What rules hear of changes.
+const (
+	ConfirmedTrigger   = "appointment_confirmed"
+	RescheduledTrigger = "appointment_rescheduled"
+	CancelledTrigger   = "appointment_cancelled"
+)
+
 // Reasons of reminders that were skipped, beside "cancelled".
 const (
 	tooLate = "too_late" // its moment had passed when it was booked
@@ -141,10 +148,7 @@ func (a *Appointment) tooLateFor(r *Reminder, now time.Time) bool {
 
 // reminded is what the client's rules hear at a reminder's moment.
 func (a *Appointment) reminded(r *Reminder) crm.Occurrence {
-	vars := make(map[string]any, len(a.Variables)+1)
-	for k, v := range a.Variables {
-		vars[k] = v
-	}
+	vars := a.variables()
 	vars["reminder"] = r.Offset
 	return crm.Occurrence{
 		Key: id.Derived("evk", a.ID, "rem", itoa(a.Revision), r.Offset), Trigger: ReminderTrigger, LeadID: a.LeadID, Variables: vars,
@@ -156,7 +160,7 @@ func (a *Appointment) reminded(r *Reminder) crm.Occurrence {
 // not. trigger and snapshot are those of the occurrence.
 func (d *Diary) Holds(ctx context.Context, tn *tenant.Tenant, trigger string, snapshot map[string]any) (reason string, err error) {
 	appointmentID, _ := snapshot["id"].(string)
-	if appointmentID == "" || trigger == "appointment_cancelled" {
+	if appointmentID == "" || trigger == CancelledTrigger {
 		return "", nil
 	}
 	a, err := Appointments.Get(ctx, tn.DB, appointmentID)
@@ -174,7 +178,7 @@ func (d *Diary) Holds(ctx context.Context, tn *tenant.Tenant, trigger string, sn
 		if !d.Now().Before(a.StartsAt) {
 			return "too_late", nil
 		}
-	case "appointment_rescheduled":
+	case RescheduledTrigger:
 	default:
 		return "", nil
 	}

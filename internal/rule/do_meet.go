@@ -69,6 +69,8 @@ func (d Meetings) Outcome(ctx context.Context, tn *tenant.Tenant, ref string) (E
 	}
 	output := raw(map[string]string{"appointmentId": a.ID, "meetUrl": a.Meet.URL, "eventId": a.Meet.EventID})
 	switch {
+	case a.Status != meeting.Confirmed && a.Meet.Error != nil && NotBegun(a.Meet.Error.Code):
+		return Ended{State: StepSkipped, Output: output, Error: &StepError{a.Meet.Error.Code, a.Meet.Error.Detail}}, nil
 	case a.Status != meeting.Confirmed:
 		return Ended{State: StepFailed, Output: output, Error: &StepError{"appointment_cancelled", "The appointment was cancelled before its link was there."}}, nil
 	case a.Meet.State == meeting.Ready:
@@ -77,6 +79,16 @@ func (d Meetings) Outcome(ctx context.Context, tn *tenant.Tenant, ref string) (E
 		return Ended{State: StepFailed, Output: output, Error: &StepError{a.Meet.Error.Code, a.Meet.Error.Detail}}, nil
 	}
 	return Ended{}, nil
+}
+
+// MeetMayBegin is MayBegin for the diary: false, with the code, where a step must not be begun.
+func (e *Engine) MeetMayBegin(ctx context.Context, tn *tenant.Tenant, runID, step string) (ok bool, code string, err error) {
+	err = e.MayBegin(ctx, tn, runID, step)
+	var r *chat.Refusal
+	if errors.As(err, &r) {
+		return false, r.Code, nil
+	}
+	return err == nil, "", err
 }
 
 // MeetSettled gives the job that takes a run further once a link of it was made, or will never be. It is the Settled of

@@ -14,6 +14,7 @@ import (
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
@@ -38,6 +39,9 @@ type Engine struct {
 	Replied func(ctx context.Context, tn *tenant.Tenant, contactID string, since time.Time) (bool, error)
 	// Cancel gives up jobs that nobody needs any more (store.Queue.Cancel); they would do nothing. nil: they stay.
 	Cancel func(ctx context.Context, ids ...string) ([]string, error)
+
+	// Diary tells of the appointments that runs are about; nil where there are none.
+	Diary *meeting.Diary
 
 	locks locks
 }
@@ -248,7 +252,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		}
 		run := &Run{
 			ID: runID(tn.Code, ev.ID, m.rule.ID), EventID: ev.EventID, EventRef: ev.ID, RuleID: m.rule.ID, RuleVersion: m.rule.LiveVersion,
-			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{},
+			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{}, About: about(ev.Trigger, ev.Appointment),
 		}
 		ws, err := e.leg(ctx, tn, run, &course{ev, m.rule.Live, lead, contact, stages}, now)
 		if err != nil {

@@ -246,6 +246,18 @@ func (e *Engine) MayBegin(ctx context.Context, tn *tenant.Tenant, runID, step st
 		if run.Ended() {
 			return over
 		}
+		switch reason, err := e.unsaid(ctx, tn, run); {
+		case err != nil:
+			return err
+		case reason == tooLate:
+			return &chat.Refusal{Code: tooLate, Detail: "The appointment has begun."}
+		case reason != "":
+			run.exit(reason, now)
+			if err := e.commitEnd(ctx, tn, run, now); err != nil {
+				return err
+			}
+			return over
+		}
 		if len(run.Exits) == 0 {
 			return nil
 		}

@@ -162,7 +162,7 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 			}
 			run.Results[root] = end.Result
 			if end.Appointment != nil {
-				run.Results["appointment"] = end.Appointment
+				run.Results["appointment"], run.About = end.Appointment, about("", end.Appointment)
 			}
 		}
 	default:

@@ -43,6 +43,7 @@ func (e *Engine) course(ctx context.Context, tn *tenant.Tenant, run *Run) (*cour
 	if err != nil {
 		return nil, err
 	}
+	c.ev = run.About.told(c.ev)
 	v, err := Versions.Get(ctx, tn.DB, VersionID(run.RuleID, run.RuleVersion))
 	if err != nil {
 		return nil, err

@@ -186,6 +186,7 @@ type Run struct {
 	Results     map[string]any `json:"results,omitempty"` // of external steps, by root
 	Exits       []string       `json:"exits,omitempty"`   // what makes it pointless, as the rule said when it began
 	Told        *Event         `json:"told,omitempty"`    // the event without what came of it, of a run that outlives it
+	About       *About         `json:"about,omitempty"`   // an appointment
 	WaitUntil   *time.Time     `json:"waitUntil,omitempty"`
 	ExitReason  string         `json:"exitReason,omitempty"`
 	Error       *StepError     `json:"error,omitempty"`
@@ -231,8 +232,9 @@ var Runs = store.Kind[Run]{
 			{Name: "leadId", Type: store.Text}, {Name: "state", Type: store.Text}, {Name: "startedAt", Type: store.Int},
 			{Name: "ruleLead", Type: store.Text},
 			{Name: "openLead", Type: store.Text}, // the lead, of runs that something can make pointless
+			{Name: "about", Type: store.Text},    // the appointment, of runs that go on
 		},
-		Orders: [][]string{{"eventRef"}, {"ruleLead", "startedAt"}, {"leadId", "startedAt"}, {"ruleId", "startedAt"}, {"state", "startedAt"}, {"startedAt"}, {"openLead", "startedAt"}},
+		Orders: [][]string{{"eventRef"}, {"ruleLead", "startedAt"}, {"leadId", "startedAt"}, {"ruleId", "startedAt"}, {"state", "startedAt"}, {"startedAt"}, {"openLead", "startedAt"}, {"about"}},
 	},
 	Key: func(r *Run) string { return r.ID },
 	Index: func(r *Run) store.Fields {
@@ -245,6 +247,9 @@ var Runs = store.Kind[Run]{
 		}
 		if len(r.Exits) > 0 && !r.Ended() {
 			f["openLead"] = r.LeadID
+		}
+		if r.About != nil && !r.Ended() {
+			f["about"] = r.About.ID
 		}
 		return f
 	},

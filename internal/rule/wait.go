@@ -9,6 +9,7 @@ import (
 	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -31,6 +32,18 @@ const (
 type due struct {
 	Until  time.Time `json:"until"`
 	Latest time.Time `json:"latest,omitzero"`
+	// Revision is that of the appointment for which the wait was begun anew; 0: it was not.
+	Revision int `json:"revision,omitempty"`
+}
+
+// bound works out the last moment for what follows a wait for an anchor.
+func (d *due) bound(anchor time.Time) {
+	switch lead := anchor.Sub(d.Until); {
+	case lead > 0:
+		d.Latest = d.Until.Add(lead / 2)
+	default:
+		d.Latest = d.Until.Add(min(max(-lead, leastGrace), mostGrace))
+	}
 }
 
 // waitInput is the input of a wait as it was filled.
@@ -59,12 +72,7 @@ func (w *walk) dueOf(a Action) (in waitInput, d due, ok bool) {
 		}
 		d.Until = sp.From(anchor, w.zone)
 	}
-	switch lead := anchor.Sub(d.Until); {
-	case lead > 0:
-		d.Latest = d.Until.Add(lead / 2)
-	default:
-		d.Latest = d.Until.Add(min(max(-lead, leastGrace), mostGrace))
-	}
+	d.bound(anchor)
 	return in, d, true
 }
 
@@ -138,6 +146,9 @@ func (e *Engine) wakeJob(tn *tenant.Tenant, run *Run) []store.NewJob {
 	}
 	n := job.New(tn.Code, WakeJob, wakePayload{run.ID, run.Cursor})
 	n.ID, n.UniqueKey, n.RunAt = run.Steps[i].JobID, "wake:"+run.ID+":"+run.Cursor, *run.WaitUntil
+	if rev := run.Steps[i].due().Revision; rev != 0 {
+		n.UniqueKey += ":" + itoa(rev)
+	}
 	n.Causation = store.Causation{EventID: run.EventID, RunID: run.ID, Step: run.Cursor, LeadID: run.LeadID}
 	return []store.NewJob{n}
 }
@@ -179,6 +190,15 @@ func (e *Engine) wake(ctx context.Context, tn *tenant.Tenant, p wakePayload) ([]
 	s := &run.Steps[i]
 	if s.State != StepWaiting || run.Ended() {
 		return e.again(ctx, tn, run, s.Led)
+	}
+	if run.About != nil && e.Diary != nil { // it may have been moved while nobody knew of this run
+		a, err := meeting.Appointments.Get(ctx, tn.DB, run.About.ID)
+		if err == nil && (a.Status != meeting.Confirmed || run.outdated(a)) && run.About.Trigger != meeting.CancelledTrigger {
+			return e.along(ctx, tn, run)
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
 	}
 	now := e.Now().UTC()
 	if run.WaitUntil != nil && now.Before(*run.WaitUntil) {
