@@ -427,18 +427,24 @@ func TestLoopsAreBroken(t *testing.T) {
 	t.Parallel()
 	e := start(t, t.TempDir(), newMeta(t))
 	c := e.addClient("ACME", 1)
-	loop := c.rule("custom.loop", nil, obj{"type": "lead.score", "points": 1}).get("id").(string)
-	other := c.rule("custom.loop", obj{"reenrol": "once_ever"}, obj{"type": "lead.score", "points": 100}).get("id").(string)
+	loop := c.rule("tag_added", nil, obj{"type": "lead.score", "points": 1}).get("id").(string)
+	other := c.rule("tag_added", obj{"reenrol": "once_ever"}, obj{"type": "lead.score", "points": 100}).get("id").(string)
 	phone := "918143963821"
 	for range 10 {
-		if a := c.happen("custom.loop", phone, nil); a.get("runs.0.ruleId") != loop {
+		if a := c.happen("tag_added", phone, nil); a.get("runs.0.ruleId") != loop {
 			t.Fatal(string(a.Body))
 		}
 	}
-	a := c.happen("custom.loop", phone, nil)
+	outside := c.rule("custom.outside", nil, obj{"type": "lead.score", "points": 1}).get("id").(string)
+	for range 12 { // the world outside may say so as often as it is true
+		if a := c.happen("custom.outside", phone, nil); a.get("runs.0.ruleId") != outside {
+			t.Fatal(string(a.Body))
+		}
+	}
+	a := c.happen("tag_added", phone, nil)
 	shows(t, "the 11th", a, "runs.0", nil, "skipped.0.ruleId", loop, "skipped.0.reason", "rule_paused")
 	shows(t, "rule", c.call("GET", "/api/crm/automations/rules/"+loop, nil).want(200), "status", "paused", "pausedFor", "too_many_runs", "enabled", false)
-	b := c.happen("custom.loop", "918143963822", nil)
+	b := c.happen("tag_added", "918143963822", nil)
 	shows(t, "another lead", b, "runs.0.ruleId", other, "skipped.0.reason", "rule_paused")
 	shows(t, "rule", c.call("POST", "/api/crm/automations/rules/"+loop+"/resume", nil).want(200), "status", "live", "pausedFor", nil)
 

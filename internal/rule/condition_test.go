@@ -75,6 +75,7 @@ var vicious = []string{
 
 // TestNoConditionHurtsOthers: what a client's condition costs is bounded, whatever it says and whatever data it is given.
 func TestNoConditionHurtsOthers(t *testing.T) {
+	const bound = time.Second * slower // milliseconds on a quiet machine; minutes for what is not metered
 	sc := heavy()
 	accepted := 0
 	for _, src := range vicious {
@@ -90,13 +91,13 @@ func TestNoConditionHurtsOthers(t *testing.T) {
 			began := time.Now()
 			_, _ = sc.holds(p)
 			best = min(best, time.Since(began))
-			if best < 50*time.Millisecond {
+			if best < bound {
 				break
 			}
 		}
 		runtime.ReadMemStats(&after)
 		t.Logf("%8s %6d KiB %s", best.Round(10*time.Microsecond), (after.TotalAlloc-before.TotalAlloc)>>10, src[:min(len(src), 90)])
-		if best > 50*time.Millisecond*slower {
+		if best > bound {
 			t.Errorf("%s took %s", src, best)
 		}
 		if mem := after.TotalAlloc - before.TotalAlloc; mem > 64<<20 {
@@ -131,7 +132,7 @@ func TestConditionsOfOneEventAreBoundedTogether(t *testing.T) {
 			t.Fatal("a condition of a million steps went through")
 		}
 	}
-	if d := time.Since(began); d > 500*time.Millisecond*slower {
+	if d := time.Since(began); d > 3*time.Second*slower {
 		t.Errorf("a thousand conditions on an empty purse took %s", d)
 	}
 	if _, err := sc.holds(cheap); err == nil {
@@ -219,7 +220,7 @@ func TestConditionsRefusedWithAReason(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", src, err, want)
 		}
-		if d := time.Since(began); d > time.Second*slower {
+		if d := time.Since(began); d > 5*time.Second*slower {
 			t.Errorf("%s: refused after %s", src, d)
 		}
 	}

@@ -225,13 +225,13 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			reason = ConditionFalse // it did not match when the lead saw this event
 		}
 		if reason == "" {
-			trips, err := e.breaks(ctx, tn, r, lead, now)
+			trips, err := e.breaks(ctx, tn, r, lead, ev, now)
 			if err != nil {
 				return nil, err
 			}
 			if trips {
 				var pause []store.Write
-				reason, pause = r.trips(ev.Trigger, now)
+				reason, pause = r.trips(ev, now)
 				eff.writes = append(eff.writes, pause...)
 				e.Log.Warn("a lead enters a rule too often", "client", tn.Code, "rule", r.ID, "paused", len(pause) > 0)
 			}

@@ -14,21 +14,38 @@ import (
 // twice by one cause (Event.Chain), nor by what is more than maxDepthOfEvents causes away; its author is warned of circles
 // when it is published; and where a circle leads through the world outside, the breaker ends it.
 
-// maxRunsPerHour is how often a lead may enter a rule within an hour.
-const maxRunsPerHour = 10
+// How often a lead may enter a rule within an hour: where rules, or people at work on a lead, are the cause, and where the
+// world outside says that something happened, which may be true a hundred times.
+const (
+	maxRunsPerHour    = 10
+	maxOutsidePerHour = 200
+)
 
 // tooManyRuns is why a rule paused by itself, or why a lead does not enter it.
 const tooManyRuns = "too_many_runs"
 
 // breaks tells whether a lead that is about to enter a rule entered it too often in the last hour.
-func (e *Engine) breaks(ctx context.Context, tn *tenant.Tenant, r *Rule, l *crm.Lead, now time.Time) (bool, error) {
+func (e *Engine) breaks(ctx context.Context, tn *tenant.Tenant, r *Rule, l *crm.Lead, ev *Event, now time.Time) (bool, error) {
 	if m := r.Live.Reenrol.Mode; m == OnceEver || l.Version == 0 {
 		return false, nil
 	}
 	n, err := tn.DB.Count(ctx, store.Query{Kind: Runs.Schema.Kind, Where: []store.Term{
 		store.Where("ruleLead", store.Eq, r.ID+"|"+l.ID), store.Where("startedAt", store.Gt, now.Add(-time.Hour).UnixMilli()),
 	}})
-	return n >= maxRunsPerHour, err
+	most := int64(maxRunsPerHour)
+	if fromOutside(ev) {
+		most = maxOutsidePerHour
+	}
+	return n >= most, err
+}
+
+// fromOutside tells whether an event is something that the client's own systems told, and no rule caused.
+func fromOutside(ev *Event) bool {
+	switch ev.Trigger {
+	case "appointment_confirmed", "product_purchased", "service_enrolled", "form_submitted":
+		return ev.Depth == 0
+	}
+	return ev.Depth == 0 && customTrigger.MatchString(ev.Trigger)
 }
 
 // byCustomers are the triggers that a customer can cause as often as they like: those pause no rule for the others.
@@ -36,9 +53,10 @@ func byCustomers(trigger string) bool {
 	return trigger == messageReceived || trigger == messageFailed || trigger == "link_clicked"
 }
 
-// trips lets the breaker act: it gives why the lead does not enter, and pauses the rule unless the trigger is a customer's.
-func (r *Rule) trips(trigger string, now time.Time) (reason string, writes []store.Write) {
-	if byCustomers(trigger) {
+// trips lets the breaker act: it gives why the lead does not enter, and pauses the rule unless the event is a customer's,
+// or one from outside: neither may stop the rule for the other leads.
+func (r *Rule) trips(ev *Event, now time.Time) (reason string, writes []store.Write) {
+	if byCustomers(ev.Trigger) || fromOutside(ev) {
 		return tooManyRuns, nil
 	}
 	r.Status, r.PausedFor, r.UpdatedAt = Paused, tooManyRuns, now
