@@ -99,14 +99,15 @@ func canonicalHash(raw []byte) string {
 
 // EventAnswer is what came of an event.
 type EventAnswer struct {
-	EventID     string       `json:"eventId"`
-	Duplicate   bool         `json:"duplicate" doc:"The event was told before; this is its first outcome."`
-	Deferred    bool         `json:"deferred" doc:"The event is durable, and its work follows."`
-	LeadID      *string      `json:"leadId"`
-	LeadCreated bool         `json:"leadCreated"`
-	Runs        []rule.Enrol `json:"runs"`
-	Skipped     []rule.Skip  `json:"skipped"`
-	Error       *EventError  `json:"error,omitempty" doc:"Why nothing came of it, and never will."`
+	EventID     string             `json:"eventId"`
+	Duplicate   bool               `json:"duplicate" doc:"The event was told before; this is its first outcome."`
+	Deferred    bool               `json:"deferred" doc:"The event is durable, and its work follows."`
+	LeadID      *string            `json:"leadId"`
+	LeadCreated bool               `json:"leadCreated"`
+	Runs        []rule.Enrol       `json:"runs"`
+	Skipped     []rule.Skip        `json:"skipped"`
+	Warnings    []rule.EventNotice `json:"warnings,omitempty" doc:"loop: what rules did would have caused more events than one may lead to."`
+	Error       *EventError        `json:"error,omitempty" doc:"Why nothing came of it, and never will."`
 }
 
 // EventError is why an event failed for good.
@@ -119,6 +120,7 @@ func eventAnswer(eventID string, duplicate, deferred bool, o rule.Outcome) Event
 	a := EventAnswer{
 		EventID: eventID, Duplicate: duplicate, Deferred: deferred, LeadID: orNull(o.LeadID), LeadCreated: o.LeadCreated,
 		Runs: append([]rule.Enrol{}, o.Runs...), Skipped: append([]rule.Skip{}, o.Skipped...),
+		Warnings: o.Warnings,
 	}
 	if o.Error != nil {
 		a.Error = &EventError{o.Error.Code, o.Error.Detail}

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -88,4 +89,48 @@ func TestVariablesAsTheyAreSent(t *testing.T) {
 	w.until("it goes on", func() reply { return w.asA("GET", runsPath+"/"+str(run, "runId"), "") }, func(m map[string]any) bool {
 		return m["state"] == "done" && strings.Contains(text(m), "7 98765432109876543210 Bo")
 	})
+}
+
+// Rules that cause each other widely: one event from outside leads to a bounded number of others, and its outcome says so.
+func TestBreadthOfCausesIsBounded(t *testing.T) {
+	w := newTown(t)
+	tags := func(n, k int) string {
+		var out []string
+		for i := range 40 {
+			out = append(out, fmt.Sprintf(`"t%d-%d-%d"`, n, k, i))
+		}
+		return strings.Join(out, ",")
+	}
+	for n := range 8 {
+		w.ok(w.asA("POST", rulesPath, fmt.Sprintf(`{"name":"wide","trigger":"tag_added","enabled":true,"reenrol":"every_event","actions":[
+			{"type":"lead.tag.remove","tags":[%[1]s]},{"type":"lead.tag.add","tags":[%[1]s]},
+			{"type":"branch","condition":"'t%[3]d-1-0' in lead.tags","then":[{"type":"lead.tag.remove","tags":[%[2]s]}],"else":[{"type":"lead.tag.add","tags":[%[2]s]}]}]}`,
+			tags(n, 0), tags(n, 1), n)), 201)
+	}
+	w.ok(w.asA("POST", rulesPath, `{"name":"first","trigger":"appointment_confirmed","enabled":true,"reenrol":"every_event","actions":[{"type":"lead.tag.add","tags":["go"]}]}`), 201)
+	w.ok(w.asA("POST", events, event("wide", "+918143963821", "")), 202)
+	w.until("it ends", func() reply { return w.asA("GET", "/api/jobs?state=ready&type="+rule.EventJob, "") }, func(m map[string]any) bool { return len(items(m)) == 0 })
+	w.until("it ends", func() reply { return w.asA("GET", "/api/jobs?state=running&type="+rule.EventJob, "") }, func(m map[string]any) bool { return len(items(m)) == 0 })
+	n, warned := 0, 0
+	for cursor := ""; ; {
+		page := w.ok(w.asA("GET", "/api/jobs?limit=200&type="+rule.EventJob+cursor, ""), 200)
+		for _, j := range items(page) {
+			n++
+			got := w.ok(w.asA("GET", events+"/"+url.PathEscape(str(j, "causation", "eventId")), ""), 200)
+			if l, ok := got["warnings"].([]any); ok && len(l) == 1 && str(l[0].(map[string]any), "code") == "loop" {
+				warned++
+			}
+		}
+		next, ok := page["nextCursor"].(string)
+		if !ok {
+			break
+		}
+		cursor = "&cursor=" + next
+	}
+	if n < 50 || n > 201 {
+		t.Errorf("one event led to %d", n)
+	}
+	if warned == 0 || !strings.Contains(w.log.text(), "the rest is dropped") {
+		t.Errorf("%d outcomes tell that something was dropped", warned)
+	}
 }

@@ -119,6 +119,11 @@ func (e *Engine) handleEvent(ctx context.Context, tn *tenant.Tenant, p eventPayl
 		return nil, err
 	}
 	ev.Outcome = eff.outcome
+	if _, dropped, err := e.heard(ctx, tn, caused(ev, eff.runs)); err != nil {
+		return nil, err
+	} else if dropped > 0 {
+		ev.Outcome.Warnings = append(ev.Outcome.Warnings, tooWide(dropped))
+	}
 	// the deciding record last: until it stands, a repetition decides again, to the same ids
 	if err := tn.DB.Commit(ctx, append(eff.writes, Events.Update(ev))...); err != nil {
 		return nil, err
@@ -419,15 +424,11 @@ type transition struct {
 	vars         map[string]any
 }
 
-// transitions tells what a done step changed; a step that changed nothing is no event.
-func transitions(s Step, vars map[string]any) []transition {
+// transitions tells what a done step changed; a step that changed nothing is no event, and a tag is one where last says
+// that the step is.
+func transitions(s Step, last func(tag string) bool) []transition {
 	if s.State != StepDone || len(s.Output) == 0 {
 		return nil
-	}
-	with := func(k string, v any) map[string]any {
-		m := clone(vars)
-		m[k] = v
-		return m
 	}
 	var out []transition
 	switch s.Type {
@@ -437,18 +438,21 @@ func transitions(s Step, vars map[string]any) []transition {
 			return nil
 		}
 		for _, t := range c.Added {
-			out = append(out, transition{t, "tag_added", with("tag", t)})
+			if last(t) {
+				out = append(out, transition{t, "tag_added", map[string]any{"tag": t}})
+			}
 		}
 		for _, t := range c.Removed {
-			out = append(out, transition{t, "tag_removed", with("tag", t)})
+			if last(t) {
+				out = append(out, transition{t, "tag_removed", map[string]any{"tag": t}})
+			}
 		}
 	case LeadStage:
 		var c stageChange
 		if json.Unmarshal(s.Output, &c) != nil || !c.moved() {
 			return nil
 		}
-		v := with("stage", c.To)
-		v["fromStage"], v["pipeline"] = c.From, c.Pipeline
+		v := map[string]any{"stage": c.To, "fromStage": c.From, "pipeline": c.Pipeline}
 		out = append(out, transition{c.To, "stage_changed", v})
 		switch {
 		case c.Status == c.FromStatus: // from one lost stage to another: no deal was lost

@@ -215,7 +215,7 @@ func (e *Engine) followLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *
 	if c == nil {
 		return next, nil
 	}
-	raised, err := e.Raise(ctx, tn, causedBy(c.ev, run, run.Leg)...)
+	raised, err := e.Raise(ctx, tn, causedBy(c.ev, []*Run{run}, run.Leg, c.ev.later(c.def))...)
 	return append(raised, next...), err
 }
 

@@ -69,6 +69,8 @@ type Event struct {
 	Lead       LeadData  `json:"leadData,omitzero"`
 	Depth      int       `json:"depth,omitempty"` // 0: from outside; each event caused by a rule is one deeper
 	Chain      []string  `json:"chain,omitempty"` // the rules that led here; none of them is entered again
+	// Budget is how many events may follow from this one; 0 of an event from outside: maxDescendants.
+	Budget int `json:"budget,omitempty"`
 	// Appointment is what the event is about, as it was then.
 	Appointment map[string]any `json:"appointment,omitempty"`
 	Outcome     *Outcome       `json:"outcome,omitempty"`
@@ -97,10 +99,11 @@ type LeadData struct {
 
 // Outcome is what came of an event.
 type Outcome struct {
-	LeadID      string  `json:"leadId,omitempty"`
-	LeadCreated bool    `json:"leadCreated"`
-	Runs        []Enrol `json:"runs"`
-	Skipped     []Skip  `json:"skipped"`
+	LeadID      string        `json:"leadId,omitempty"`
+	LeadCreated bool          `json:"leadCreated"`
+	Runs        []Enrol       `json:"runs"`
+	Skipped     []Skip        `json:"skipped"`
+	Warnings    []EventNotice `json:"warnings,omitempty"`
 	// Error is why nothing came of the event, and never will.
 	Error *StepError `json:"error,omitempty"`
 }

@@ -150,6 +150,13 @@ func (w *walk) action(at string, a Action) {
 	}
 	w.long = false
 	switch a.Type {
+	case TagAdd, TagRemove, LeadSet:
+		if w.used >= maxRunTexts { // what is done is recorded, and there is no room for it
+			w.step(Step{ID: at, Type: a.Type, State: StepFailed, Error: errTooLong()})
+			return
+		}
+	}
+	switch a.Type {
 	case SendTemplate:
 		in := TemplateInput{Template: a.Template, Language: a.Language, Parameters: []string{}, From: a.From, Resend: a.OnUnconfirmed == "resend"}
 		for _, p := range a.Parameters {
@@ -332,7 +339,9 @@ func (w *walk) step(s Step) {
 // did records an internal action; later conditions and texts see the lead as it is now.
 func (w *walk) did(at string, a Action, output any) {
 	w.scope.setLead(w.lead)
-	w.step(Step{ID: at, Type: a.Type, State: StepDone, Output: raw(output)})
+	s := Step{ID: at, Type: a.Type, State: StepDone, Output: raw(output)}
+	w.spend(len(s.Output)) // it is done: without room, it is the last
+	w.step(s)
 }
 
 // plan records an external step. One that is too long fails when its turn comes.
