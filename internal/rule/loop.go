@@ -11,7 +11,8 @@ import (
 )
 
 // What keeps rules from driving each other in circles: a change that changes nothing is no event; a rule is not entered
-// twice by one cause (Event.Chain), nor by what is more than maxDepthOfEvents causes away; its author is warned of circles
+// twice by one cause (Event.Chain), nor by what is more than maxDepthOfEvents causes away; all that one event leads to is
+// bounded (budget.go); its author is warned of circles
 // when it is published; and where a circle leads through the world outside, the breaker ends it.
 
 // How often a lead may enter a rule within an hour: where rules, or people at work on a lead, are the cause, and where the
