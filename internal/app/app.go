@@ -225,7 +225,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
 		return errors.Join(a.Engine.LeadGone(ctx, tn, leadID), office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
 	}
-	a.meetings()
+	a.meetings(book)
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
 		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Enqueue: a.Runner.Enqueue, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,

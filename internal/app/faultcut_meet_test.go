@@ -212,6 +212,19 @@ func meetCuts() []faultCase {
 			},
 		},
 		{
+			name:    "a lead's appointments are forgotten",
+			prepare: func(w *world) { w.linked(nil) },
+			do: func(w *world) step {
+				return func(w *world) ([]string, error) { return nil, w.diary.Forget(ctx, w.tn, w.leadID("m1")) }
+			},
+			ignore: link,
+			expect: func(w *world) {
+				if a := w.appointment(); a.Title != "" || a.LeadID != "" || a.Status != meeting.Cancelled {
+					w.t.Errorf("%+v", a)
+				}
+			},
+		},
+		{
 			name:    "automation.appointment",
 			prepare: func(w *world) { w.waitingRun(); w.moved() },
 			do:      func(w *world) step { return run(w.engine.HandleAbout, w.aboutJob()) },

@@ -123,13 +123,13 @@ var Appointments = store.Kind[Appointment]{
 	Schema: store.Schema{
 		Kind: "appointments",
 		Fields: []store.Field{
-			{Name: "leadId", Type: store.Text}, {Name: "status", Type: store.Text}, {Name: "startsAt", Type: store.Int},
+			{Name: "leadId", Type: store.Text}, {Name: "status", Type: store.Text}, {Name: "startsAt", Type: store.Int}, {Name: "createdAt", Type: store.Int},
 		},
-		Orders: [][]string{{"startsAt"}, {"leadId", "startsAt"}, {"status", "startsAt"}},
+		Orders: [][]string{{"startsAt"}, {"leadId", "startsAt"}, {"leadId", "createdAt"}, {"status", "startsAt"}},
 	},
 	Key: func(a *Appointment) string { return a.ID },
 	Index: func(a *Appointment) store.Fields {
-		return store.Fields{"leadId": a.LeadID, "status": a.Status, "startsAt": a.StartsAt.UnixMilli()}
+		return store.Fields{"leadId": a.LeadID, "status": a.Status, "startsAt": a.StartsAt.UnixMilli(), "createdAt": a.CreatedAt.UnixMilli()}
 	},
 	Meta: func(a *Appointment) *store.Meta { return &a.Meta },
 }
