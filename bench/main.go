@@ -1,7 +1,7 @@
 // Command bench measures what ecod promises of its speed: the real binary in its own process, real files, real sockets.
 // README.md has the figures and their bars.
 //
-//	go run ./bench [-only a,b,c,d,g,h] [-seconds 30]
+//	go run ./bench [-only a,b,c,d,e,f,g,h] [-seconds 30]
 package main
 
 import (
@@ -44,7 +44,7 @@ func main() {
 		bareMain(os.Args[2])
 		return
 	}
-	only := flag.String("only", "a,b,c,d,g,h", "what to measure: a webhooks, b event to call, c queue, d idle, g images, h e-mails")
+	only := flag.String("only", "a,b,c,d,e,f,g,h", "what to measure: a webhooks, b event to call, c queue, d idle, e import, f lists of leads, g images, h e-mails")
 	seconds := flag.Int("seconds", 30, "length of the webhook peak; the other loads scale with it")
 	bin := flag.String("binary", "", "an ecod binary to measure instead of one built from this tree")
 	flag.Parse()
@@ -78,7 +78,7 @@ func run(ctx context.Context, only []string, seconds time.Duration, bin string) 
 		run          func(context.Context) error
 	}{
 		{"a", "webhooks", b.webhooks}, {"b", "event to call", b.eventToCall}, {"c", "queue", b.queue}, {"d", "idle", b.idle},
-		{"g", "images", b.images}, {"h", "e-mails", b.mailing},
+		{"e", "import", b.importing}, {"f", "lists of leads", b.listing}, {"g", "images", b.images}, {"h", "e-mails", b.mailing},
 	} {
 		if !slices.Contains(only, part.letter) {
 			continue
