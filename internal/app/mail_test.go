@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -62,7 +63,7 @@ func mailText(t *testing.T, a smtptest.Accepted) (subject string, parts map[stri
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(typ, "multipart/") {
-		var r io.Reader = m.Body
+		r := m.Body
 		if m.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
 			r = quotedprintable.NewReader(r)
 		}
@@ -72,7 +73,7 @@ func mailText(t *testing.T, a smtptest.Accepted) (subject string, parts map[stri
 	}
 	for r := multipart.NewReader(m.Body, params["boundary"]); ; { // it decodes quoted-printable by itself
 		p, err := r.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return subject, parts
 		}
 		if err != nil {

@@ -101,11 +101,11 @@ func (c *Change) occurrences() []Occurrence {
 		if s.From != "" {
 			raise("stage", "stage_changed", vars())
 		}
-		switch {
-		case s.Status == s.FromStatus: // from one won stage to another: no deal was won
-		case s.Status == Won:
+		switch s.Status {
+		case s.FromStatus: // from one won stage to another: no deal was won
+		case Won:
 			raise("won", "deal_won", vars())
-		case s.Status == Lost:
+		case Lost:
 			raise("lost", "deal_lost", vars())
 		}
 	}

@@ -72,7 +72,7 @@ func (a *Archive) HandleFetch(ctx context.Context, tn *tenant.Tenant, j store.Jo
 			begun = m.CreatedAt
 		}
 		if a.cfg.Now().Sub(begun) > fetchPatience {
-			err = &refusal{"media.expired", true, errors.New("Meta keeps it no longer")}
+			err = &refusal{"media.expired", true, errors.New("it is kept no longer at Meta")}
 		} else {
 			err = a.fetch(ctx, tn, m, f)
 		}

@@ -94,7 +94,7 @@ func TestPicturesAreMadeSmallAndUpright(t *testing.T) {
 			m := decoded(t, b)
 			for _, c := range [][2]int{{1, 1}, {7, 1}, {1, 7}, {7, 7}} {
 				if red(m, c[0], c[1]) != (c == corner) {
-					t.Errorf("orientation %d: %s: corner %v is red: %v", o, name, c, !(c == corner))
+					t.Errorf("orientation %d: %s: corner %v is red: %v", o, name, c, c != corner)
 				}
 			}
 			if name == "thumbnail" && max(m.Bounds().Dx(), m.Bounds().Dy()) != 320 {

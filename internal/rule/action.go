@@ -87,9 +87,6 @@ var actionForms = map[string]form{
 // what came of them ("" for those that leave nothing).
 var external = map[string]string{SendTemplate: "", SendText: "", SendEmail: "", CreateMeet: "meet", PostWebhook: ""}
 
-// resultRoots are the roots of external.
-var resultRoots = []string{"meet"}
-
 // sends tells whether an action type writes to the lead: its ref is then a message's id.
 func sends(typ string) bool { return typ == SendTemplate || typ == SendText || typ == SendEmail }
 
@@ -233,7 +230,7 @@ func (v *validation) action(p string, a *Action, depth int) {
 	case CreateMeet:
 		v.meet(p, a)
 	case PostWebhook:
-		if u, err := url.Parse(a.URL); a.URL != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && !(v.private && u.Scheme == "http"))) {
+		if u, err := url.Parse(a.URL); a.URL != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && (u.Scheme != "http" || !v.private))) {
 			v.add(p+"/url", "must be an https address without a user")
 		}
 	case Wait:

@@ -454,11 +454,11 @@ func transitions(s Step, last func(tag string) bool) []transition {
 		}
 		v := map[string]any{"stage": c.To, "fromStage": c.From, "pipeline": c.Pipeline}
 		out = append(out, transition{c.To, "stage_changed", v})
-		switch {
-		case c.Status == c.FromStatus: // from one lost stage to another: no deal was lost
-		case c.Status == crm.Won:
+		switch c.Status {
+		case c.FromStatus: // from one lost stage to another: no deal was lost
+		case crm.Won:
 			out = append(out, transition{c.To, "deal_won", v})
-		case c.Status == crm.Lost:
+		case crm.Lost:
 			out = append(out, transition{c.To, "deal_lost", v})
 		}
 	}

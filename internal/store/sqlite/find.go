@@ -291,7 +291,7 @@ func (s *search) prepare(q store.Query) {
 	}
 	walked := s.walked(q.Order)
 	for i, t := range s.terms {
-		if t.field.Name != q.Order && !(t.op == store.Eq && slices.Contains(walked, t.field.Name)) {
+		if t.field.Name != q.Order && (t.op != store.Eq || !slices.Contains(walked, t.field.Name)) {
 			s.maybe = append(s.maybe, i)
 		}
 	}
