@@ -1,110 +1,117 @@
-import { Socket } from "/socket.js";
+// The page: who is signed in, what is read at the beginning, and where each of the client's news goes.
 
-const $ = (id) => document.getElementById(id);
-let session = JSON.parse(sessionStorage.getItem("ecod") || "null");
-let socket = null;
-let seq = -1; // of the last event heard; -1: none yet
+import { call, get, whenEnded } from "/api.js";
+import * as board from "/board.js";
+import * as chat from "/chat.js";
+import { $ } from "/dom.js";
+import { Live } from "/live.js";
 
-async function get(path) {
-  const res = await fetch(path, { headers: { "x-client-code": session.code, "x-api-key": session.key } });
-  const body = await res.json();
-  if (!res.ok) throw new Error(body.detail || res.statusText);
-  return body;
+let live = null;
+
+function state(text, good) {
+  $("state").textContent = text;
+  $("state").className = good ? "live" : "";
 }
 
-// row makes an element of texts: nothing that a customer wrote is ever markup.
-function row(tag, cellTag, texts, name) {
-  const el = document.createElement(tag);
-  if (name) el.className = name;
-  for (const t of texts) {
-    const c = document.createElement(cellTag);
-    c.textContent = t ?? "";
-    el.append(c, cellTag === "td" ? "" : " ");
-  }
-  return el;
-}
+const loaders = { leads: board.load.leads, conversations: chat.load, campaigns: board.load.campaigns, appointments: board.load.appointments, automation: board.load.runs, jobs: board.load.jobs };
 
-const clock = (s) => (s ? new Date(s).toLocaleTimeString() : "");
-
-async function refresh() {
-  const [leads, conversations, jobs] = await Promise.all([
-    get("/api/crm/leads?limit=20&sort=-updatedAt"), get("/api/whatsapp/conversations?limit=20"), get("/api/jobs?limit=20"),
-  ]);
-  $("leads").replaceChildren(...leads.items.map((l) => row("tr", "td", [l.name, l.phone, l.stage, l.tags.join(", "), l.score])));
-  $("conversations").replaceChildren(...conversations.items.map((c) =>
-    row("li", "span", [c.name || c.phone || "unknown", c.unread ? `(${c.unread} new)` : "", clock(c.lastMessageAt)])));
-  $("jobs").replaceChildren(...jobs.items.map((j) => row("tr", "td", [j.type, j.state, j.attempt, clock(j.createdAt)])));
-}
-
-let due = null;
-function refreshSoon() {
-  due ??= setTimeout(() => { due = null; refresh().catch((e) => { $("state").textContent = e.message; }); }, 300);
+// reload reads everything; what cannot be read is said, and the rest is shown.
+async function reload() {
+  const of = live;
+  const kinds = Object.keys(loaders);
+  const done = await Promise.allSettled(kinds.map((k) => loaders[k]()));
+  if (live !== of || !live) return;
+  const bad = kinds.filter((_, i) => done[i].status === "rejected");
+  const why = done.find((d) => d.status === "rejected");
+  $("trouble").hidden = !bad.length;
+  $("trouble").textContent = bad.length ? `Cannot be read: ${bad.join(", ")}. ${why.reason.message} Trying again…` : "";
+  if (bad.length) setTimeout(() => { if (live === of) reload(); }, 5000);
 }
 
 function heard(name, data) {
-  if (data.seq <= seq) return; // told twice
-  seq = data.seq;
-  const live = $("live");
-  live.prepend(row("li", "span", [clock(data.at), name]));
-  while (live.children.length > 50) live.lastChild.remove();
-  if (data.message) message(data.message);
-  refreshSoon();
-}
-
-function message(m) {
-  const line = row("li", "span", [m.direction === "in" ? "←" : "→", m.text ?? `[${m.type}]`, m.status], m.direction);
-  line.id = m.id;
-  const old = document.getElementById(m.id);
-  if (old) { old.replaceWith(line); return; }
-  $("messages").prepend(line);
-  while ($("messages").children.length > 50) $("messages").lastChild.remove();
-}
-
-async function catchUp() {
-  while (seq >= 0) {
-    const a = await socket.ask("since", seq);
-    if (!a || a.error) return;
-    for (const i of a.items) heard(i.event, i.data);
-    if (a.reset) seq = a.seq;
-    if (!a.more) return;
+  switch (name) {
+    case "message.created": chat.message(data.message, true); break;
+    case "message.status": chat.message(data.message, false); break;
+    case "conversation.updated": chat.conversation(data.conversation); break;
+    case "lead.created":
+    case "lead.updated": board.put("leads", data.lead); break;
+    case "lead.deleted": board.remove("leads", data.lead.id); break;
+    case "campaign.progress": board.put("campaigns", data.campaign); break;
+    case "appointment.updated": board.put("appointments", data.appointment); break;
+    case "automation.run": board.put("runs", data.run); break;
+    case "job.updated": board.put("jobs", data.job); break;
   }
 }
 
-function show(signedIn) {
-  $("enter").hidden = signedIn;
-  $("board").hidden = !signedIn;
-  $("leave").hidden = !signedIn;
-  if (!signedIn) $("state").textContent = "not signed in";
-}
-
-async function enter() {
-  await refresh(); // a wrong key shows here
-  sessionStorage.setItem("ecod", JSON.stringify(session));
-  show(true);
-  socket = new Socket({ clientCode: session.code, apiKey: session.key }, {
+// enter shows the board of a session.
+function enter(session) {
+  localStorage.setItem("ecod", "in"); // no more than that there is a session to ask for
+  document.title = `ecod: ${session.clientCode}`;
+  $("who").textContent = `${session.clientCode}, ${session.user.name} (${session.user.role})`;
+  $("enter").hidden = true;
+  $("board").hidden = $("leave").hidden = false;
+  $("why").textContent = "";
+  chat.begin(session.user.role);
+  state("connecting…");
+  live = new Live(async () => (await call("POST", "/api/realtime/tokens")).token, {
     event: heard,
-    up: () => { $("state").textContent = `live as ${session.code}`; catchUp(); refreshSoon(); },
-    down: () => { $("state").textContent = "reconnecting"; },
-    refused: (e) => leave(e.message),
+    reload,
+    up: () => state("live", true),
+    down: () => state("connection lost, trying again…"),
+    refused: (e) => (e.status === 401 ? leave("Your session has ended. Please sign in again.") : leave(e.message)),
   });
 }
 
+// leave goes back to the form, and says why.
 function leave(why) {
-  if (socket) socket.close();
-  socket = null;
-  session = null;
-  seq = -1;
-  sessionStorage.removeItem("ecod");
-  show(false);
-  $("why").textContent = why || "";
+  if (live) live.close();
+  live = null;
+  localStorage.removeItem("ecod");
+  chat.end();
+  board.end();
+  document.title = "ecod";
+  $("who").textContent = "";
+  $("trouble").hidden = true;
+  $("board").hidden = $("leave").hidden = true;
+  $("enter").hidden = false;
+  state("not signed in");
+  $("why").textContent = why;
+  $("enter").elements.clientCode.focus();
 }
 
-$("enter").addEventListener("submit", (e) => {
+whenEnded(() => { if (live) leave("Your session has ended. Please sign in again."); });
+
+$("enter").addEventListener("submit", async (e) => {
   e.preventDefault();
-  const form = new FormData(e.target);
-  session = { code: form.get("code").trim(), key: form.get("key").trim() };
+  const form = e.target;
+  const button = form.querySelector("button");
+  button.disabled = true;
   $("why").textContent = "";
-  enter().then(() => e.target.reset(), (err) => leave(err.message));
+  try {
+    const session = await call("POST", "/api/sessions", Object.fromEntries(["clientCode", "email", "password"].map((n) => [n, n === "password" ? form.elements[n].value : form.elements[n].value.trim()])));
+    form.reset();
+    enter(session);
+    $("h-conversations").focus();
+  } catch (err) {
+    $("why").textContent = err.message;
+    form.elements.password.select();
+  }
+  button.disabled = false;
 });
-$("leave").addEventListener("click", () => leave(""));
-if (session) enter().catch((err) => leave(err.message));
+
+$("leave").addEventListener("click", async () => {
+  try {
+    await call("DELETE", "/api/sessions/current");
+  } catch (e) {
+    if (e.status !== 401) {
+      $("trouble").hidden = false;
+      $("trouble").textContent = `You are still signed in: ${e.message}`;
+      return;
+    }
+  }
+  leave("");
+});
+
+if (localStorage.getItem("ecod")) {
+  get("/api/sessions/current").then(enter, (e) => leave(e.status === 401 ? "Your session has ended. Please sign in again." : e.message));
+}
