@@ -56,6 +56,11 @@ func (c Caller) scope() string {
 	return ""
 }
 
+// scopeIsOf tells whether a scope is that of one of a client's callers.
+func scopeIsOf(scope, code string) bool {
+	return scope == "client:"+code || strings.HasPrefix(scope, "user:"+code+":")
+}
+
 // Access is who may call an operation.
 type Access int
 

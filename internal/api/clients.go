@@ -105,10 +105,8 @@ func RegisterClients(a *API, tenants *tenant.Registry, queue store.Queue) {
 	Admin(a, Op{Route: "POST /api/clients/{code}/suspend", ID: "suspendClient", Tag: tag, Summary: "Suspend a client",
 		Description: "Its calls are answered 403 and its jobs are held. Webhooks for it are still taken in."}, c.setStatus(tenant.Suspended))
 	Admin(a, Op{Route: "POST /api/clients/{code}/resume", ID: "resumeClient", Tag: tag, Summary: "Resume a suspended client"}, c.setStatus(tenant.Active))
-	c.registerSecrets(a)
 	a.nullable("ClientView", "whatsapp")
 	a.nullable("CreatedClient", "whatsapp")
-	a.nullable("SecretView", "attention")
 }
 
 type newClientInput struct {

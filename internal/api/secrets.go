@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -11,23 +12,46 @@ import (
 	"strings"
 
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
-// registerSecrets adds what sets a client's accounts with others.
-func (c clients) registerSecrets(a *API) {
+// Lines are the lines to those whom clients have accounts with. This package knows no protocol of theirs.
+type Lines struct {
+	// FitSMTP and FitStorage tell what of an account that is about to be set could never work.
+	FitSMTP    func(context.Context, tenant.SMTP) []fault.Field
+	FitStorage func(ctx context.Context, url string) []fault.Field
+	// Check makes a live call with an account that is set, and records what it found.
+	Check func(ctx context.Context, tn *tenant.Tenant, name string) (tenant.Check, error)
+}
+
+// secrets is the admin API of the accounts that clients have with others.
+type secrets struct {
+	clients
+	lines Lines
+}
+
+// RegisterSecrets adds what sets, checks and removes a client's accounts with others.
+func RegisterSecrets(a *API, tenants *tenant.Registry, lines Lines) {
+	c := secrets{clients{tenants: tenants}, lines}
 	const tag = "Clients"
 	Admin(a, Op{Route: "PUT /api/clients/{code}/secrets/whatsapp", ID: "setClientWhatsApp", Tag: tag, Summary: "Set a client's Meta account",
 		Description: "Replaces the account whole: an appSecret or verifyToken that is left out is removed. The first phone number is the one to send from. " +
 			"A number that belongs to another client: 409 whatsapp.number_taken."}, c.setWhatsApp)
 	Admin(a, Op{Route: "GET /api/clients/{code}/secrets", ID: "listClientSecrets", Tag: tag, Summary: "List which secrets a client has",
-		Description: "Names only, never a value."}, c.secrets)
+		Description: "Names only, never a value."}, c.list)
 	Admin(a, Op{Route: "PUT /api/clients/{code}/secrets/smtp", ID: "setClientSMTP", Tag: tag, Summary: "Set a client's mail server",
 		Description: "Replaces the account whole: a password that is left out is removed."}, c.setSMTP)
 	Admin(a, Op{Route: "PUT /api/clients/{code}/secrets/google", ID: "setClientGoogle", Tag: tag, Summary: "Set a client's Google calendar",
 		Description: "Either an OAuth grant (clientId, clientSecret, refreshToken), or a service account with the user it acts for (serviceAccount, subject)."}, c.setGoogle)
 	Admin(a, Op{Route: "PUT /api/clients/{code}/secrets/storage", ID: "setClientStorage", Tag: tag, Summary: "Set a client's own bucket for media"}, c.setStorage)
+	Admin(a, Op{Route: "POST /api/clients/{code}/secrets/{name}/check", ID: "checkClientSecret", Tag: tag, Summary: "Check an account by a live call",
+		Description: "Nothing is sent and nothing is changed at the other side. What was found is also shown by GET …/secrets. An account that works again lets go on what waited for it."}, c.check)
+	Admin(a, Op{Route: "DELETE /api/clients/{code}/secrets/{name}", ID: "removeClientSecret", Tag: tag, Summary: "Remove a client's account", Status: http.StatusNoContent,
+		Description: "What waits for the account waits on. Files that stand in a removed bucket stay there, and cannot be read from here any more."}, c.remove)
+	a.nullable("SecretView", "attention")
+	a.nullable("SecretView", "lastCheck")
 }
 
 // stored answers with what is known of an account just set.
@@ -62,7 +86,7 @@ type whatsappSecretsInput struct {
 
 var digits = regexp.MustCompile(`^[0-9]{1,32}$`)
 
-func (c clients) setWhatsApp(ctx context.Context, in *whatsappSecretsInput) (*Answer[SecretView], error) {
+func (c secrets) setWhatsApp(ctx context.Context, in *whatsappSecretsInput) (*Answer[SecretView], error) {
 	b := in.Body
 	var bad fields
 	for i, p := range b.PhoneNumberIDs {
@@ -94,11 +118,18 @@ func (c clients) setWhatsApp(ctx context.Context, in *whatsappSecretsInput) (*An
 type SecretView struct {
 	Name      string   `json:"name" example:"whatsapp"`
 	Fields    []string `json:"fields" doc:"Which are set." example:"[\"whatsapp.accessToken\"]"`
-	KeyID     string   `json:"keyId" doc:"The operator's key that sealed them."`
+	KeyID     *string  `json:"keyId" doc:"The operator's key that sealed them; null: nothing of them is sealed."`
 	UpdatedAt *Time    `json:"updatedAt" nullable:"true"`
-	LastCheck *Time    `json:"lastCheck" nullable:"true" doc:"When a live call last succeeded with them; null: not checked."`
 
+	LastCheck *SecretCheck   `json:"lastCheck" doc:"What a live call last found, since they were set; null: none was made."`
 	Attention *AttentionView `json:"attention" doc:"Why they are of no use until somebody sets them anew; null: nothing is known against them."`
+}
+
+// SecretCheck is what a live call with an account found.
+type SecretCheck struct {
+	At     Time    `json:"at"`
+	OK     bool    `json:"ok"`
+	Detail *string `json:"detail" doc:"What is wrong; null: nothing."`
 }
 
 // AttentionView is what is wrong with a client's account with others.
@@ -108,10 +139,30 @@ type AttentionView struct {
 }
 
 func secretView(s tenant.SecretInfo) SecretView {
-	return SecretView{Name: s.Name, Fields: s.Fields, KeyID: s.KeyID, UpdatedAt: At(s.UpdatedAt)}
+	return SecretView{Name: s.Name, Fields: s.Fields, KeyID: orNull(s.KeyID), UpdatedAt: At(s.UpdatedAt)}
 }
 
-func (c clients) secrets(ctx context.Context, in *ByCode) (*Answer[List[SecretView]], error) {
+// found adds what is known of the connection.
+func (v *SecretView) found(c *tenant.Connection) {
+	if c == nil {
+		return
+	}
+	if c.State == tenant.Attention {
+		v.Attention = &AttentionView{c.Reason, At(c.At)}
+	}
+	switch {
+	case c.Check != nil && !c.At.After(c.Check.At):
+		v.LastCheck = secretCheck(*c.Check)
+	case c.State != "": // found at work, which is a check as good as any
+		v.LastCheck = &SecretCheck{At: Time{c.At}, OK: c.State == tenant.Connected, Detail: orNull(c.Reason)}
+	}
+}
+
+func secretCheck(c tenant.Check) *SecretCheck {
+	return &SecretCheck{At: Time{c.At}, OK: c.OK, Detail: orNull(c.Detail)}
+}
+
+func (c secrets) list(ctx context.Context, in *ByCode) (*Answer[List[SecretView]], error) {
 	acct, err := c.tenants.Account(ctx, in.Code)
 	if err != nil {
 		return nil, err
@@ -127,17 +178,46 @@ func (c clients) secrets(ctx context.Context, in *ByCode) (*Answer[List[SecretVi
 	defer release()
 	for i := range out.Items {
 		v := &out.Items[i]
-		switch conn, err := tn.Connection(ctx, v.Name); {
-		case err != nil:
+		conn, err := tn.Connection(ctx, v.Name)
+		if err != nil {
 			return nil, err
-		case conn == nil:
-		case conn.State == tenant.Attention:
-			v.Attention = &AttentionView{conn.Reason, At(conn.At)}
-		default:
-			v.LastCheck = At(conn.At)
 		}
+		v.found(conn)
 	}
 	return OK(out)
+}
+
+type bySecret struct {
+	ByCode
+	Name string `path:"name" enum:"whatsapp,smtp,google,storage"`
+}
+
+func (c secrets) check(ctx context.Context, in *bySecret) (*Answer[SecretCheck], error) {
+	acct, err := c.usable(ctx, in.Code)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stored(acct, in.Name); err != nil {
+		return nil, fault.Missing("secret")
+	}
+	tn, release, err := c.tenants.Use(ctx, acct.Code)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	found, err := c.lines.Check(ctx, tn, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	return OK(*secretCheck(found))
+}
+
+func (c secrets) remove(ctx context.Context, in *bySecret) (*struct{}, error) {
+	if _, err := c.usable(ctx, in.Code); err != nil {
+		return nil, err
+	}
+	_, err := c.tenants.RemoveSecret(ctx, in.Code, in.Name)
+	return nil, err
 }
 
 type smtpSecretsInput struct {
@@ -155,7 +235,7 @@ type smtpSecretsInput struct {
 	}
 }
 
-func (c clients) setSMTP(ctx context.Context, in *smtpSecretsInput) (*Answer[SecretView], error) {
+func (c secrets) setSMTP(ctx context.Context, in *smtpSecretsInput) (*Answer[SecretView], error) {
 	b := in.Body
 	var bad fields
 	host := strings.ToLower(strings.TrimSpace(b.Host))
@@ -180,16 +260,20 @@ func (c clients) setSMTP(ctx context.Context, in *smtpSecretsInput) (*Answer[Sec
 	if b.Password != "" && b.Username == "" {
 		bad.add("/username", "A password needs a username.")
 	}
+	set := tenant.SMTP{
+		Host: host, Port: b.Port, Security: b.Security, Username: b.Username, From: from, FromName: b.FromName, ReplyTo: replyTo,
+		RatePerSecond: b.RatePerSecond,
+	}
+	if len(bad) == 0 && c.lines.FitSMTP != nil {
+		bad = c.lines.FitSMTP(ctx, set)
+	}
 	if err := bad.fault(); err != nil {
 		return nil, err
 	}
 	if _, err := c.usable(ctx, in.Code); err != nil {
 		return nil, err
 	}
-	acct, err := c.tenants.SetSMTP(ctx, in.Code, tenant.SMTP{
-		Host: host, Port: b.Port, Security: b.Security, Username: b.Username, From: from, FromName: b.FromName, ReplyTo: replyTo,
-		RatePerSecond: b.RatePerSecond,
-	}, secret.Text(b.Password))
+	acct, err := c.tenants.SetSMTP(ctx, in.Code, set, secret.Text(b.Password))
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +292,7 @@ type googleSecretsInput struct {
 	}
 }
 
-func (c clients) setGoogle(ctx context.Context, in *googleSecretsInput) (*Answer[SecretView], error) {
+func (c secrets) setGoogle(ctx context.Context, in *googleSecretsInput) (*Answer[SecretView], error) {
 	b := in.Body
 	var bad fields
 	g := tenant.GoogleSecrets{ClientID: strings.TrimSpace(b.ClientID), CalendarID: strings.TrimSpace(b.CalendarID)}
@@ -261,7 +345,7 @@ type storageSecretsInput struct {
 	}
 }
 
-func (c clients) setStorage(ctx context.Context, in *storageSecretsInput) (*Answer[SecretView], error) {
+func (c secrets) setStorage(ctx context.Context, in *storageSecretsInput) (*Answer[SecretView], error) {
 	b := in.Body
 	var bad fields
 	u, err := url.Parse(b.URL)
@@ -269,6 +353,14 @@ func (c clients) setStorage(ctx context.Context, in *storageSecretsInput) (*Answ
 		bad.add("/url", "Expected s3://bucket?endpoint=https://…&region=…, without keys.")
 	}
 	id, key := bad.token("/accessKeyId", b.AccessKeyID), bad.token("/secretAccessKey", b.SecretAccessKey)
+	for pointer, v := range map[string]secret.Text{"/accessKeyId": id, "/secretAccessKey": key} {
+		if v == "" {
+			bad.add(pointer, "A key is required.")
+		}
+	}
+	if len(bad) == 0 && c.lines.FitStorage != nil {
+		bad = append(bad, c.lines.FitStorage(ctx, b.URL)...)
+	}
 	if err := bad.fault(); err != nil {
 		return nil, err
 	}

@@ -152,6 +152,7 @@ func newTown(t *testing.T, opts ...options) *town {
 	w.api = api.New(cfg)
 	door := &rule.Door{Engine: w.engine, Tenants: w.tenants, Runner: w.runner, Queue: w.queue, Ring: ring}
 	api.RegisterClients(w.api, w.tenants, w.queue)
+	api.RegisterSecrets(w.api, w.tenants, api.Lines{})
 	api.RegisterUsers(w.api, porter)
 	api.RegisterSessions(w.api, porter)
 	api.RegisterRealtime(w.api, porter)

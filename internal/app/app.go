@@ -76,6 +76,8 @@ type App struct {
 	metrics  *metrics
 	jobNews  *jobNews
 	closers  []closer // run last to first
+
+	keyReader *keyReader // nil: the keys are in the configuration
 }
 
 type closer struct {
@@ -107,6 +109,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	a.onClose("lock", func(context.Context) error { return lock.Close() })
 	if a.Keys, err = cfg.LoadKeys(); err != nil {
 		return a, err
+	}
+	if err = a.followKeys(lock); err != nil {
+		return a, fmt.Errorf("write the lock: %w", err)
 	}
 	if a.ln, err = net.Listen("tcp", cfg.Addr); err != nil {
 		return a, BadConfig{fmt.Sprintf("ECOD_ADDR %s cannot be listened on: %s.", cfg.Addr, err)}
@@ -388,6 +393,7 @@ func (a *App) Run(ctx context.Context) error {
 		})
 	}
 	start("clients", a.Tenants.Watch)
+	start("keys", a.watchKeys)
 	start("intake", a.Intake.Run)
 	start("jobs", a.Runner.Run)
 	start("job news", a.jobNews.run)

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -197,13 +196,13 @@ func (c *Config) LoadKeys() (Keys, error) {
 	}
 	ring := c.SecretKeys
 	if ring == "" {
-		file := filepath.Join(c.DataDir, "secret-keys")
+		file := filepath.Join(c.DataDir, keysFile)
 		if missing(file) && !missing(filepath.Join(c.DataDir, servicesFile)) {
 			return k, BadConfig{fmt.Sprintf("%s is gone, and without it no stored secret can be read: put it back from your backup, or set ECOD_SECRET_KEYS "+
 				"(to give the stored secrets up, make it anew with: echo k1:$(openssl rand -base64 32)).", file)}
 		}
 		v, _, err := keep(file, func() string {
-			return secret.Generate("k" + time.Now().UTC().Format("20060102") + "-" + strings.ToLower(rand.Text()[:6]))
+			return secret.Generate(newKeyID())
 		})
 		if err != nil {
 			return k, err
@@ -212,7 +211,7 @@ func (c *Config) LoadKeys() (Keys, error) {
 	}
 	var err error
 	if k.Ring, err = secret.ParseRing(ring); err != nil {
-		return k, BadConfig{fmt.Sprintf("The keys in %s cannot be read: %s.", filepath.Join(c.DataDir, "secret-keys"), err)}
+		return k, BadConfig{fmt.Sprintf("The keys in %s cannot be read: %s.", filepath.Join(c.DataDir, keysFile), err)}
 	}
 	return k, nil
 }
@@ -233,22 +232,7 @@ func keep(path string, generate func() string) (value string, made bool, err err
 		return "", false, err
 	}
 	value = generate()
-	tmp, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return "", false, err
-	}
-	if _, err = tmp.WriteString(value + "\n"); err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
+	err = replaceFile(path, value+"\n")
 	return value, true, err
 }
 

@@ -25,6 +25,7 @@ func (r replayable) Replay(ctx context.Context, ids ...string) ([]string, error)
 // routes registers every resource.
 func (a *App) routes(book *crm.Book, bureau *campaign.Bureau) {
 	api.RegisterClients(a.API, a.Tenants, a.Queue)
+	api.RegisterSecrets(a.API, a.Tenants, a.secretLines())
 	api.RegisterUsers(a.API, a.Porter)
 	api.RegisterSessions(a.API, a.Porter)
 	api.RegisterRealtime(a.API, a.Porter)

@@ -110,11 +110,17 @@ func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, BadConfig{fmt.Sprintf("The data folder %s cannot be made: %s.", dir, err)}
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, BadConfig{fmt.Sprintf("The data folder %s cannot be used: %s.", dir, err)}
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	for try := 0; ; try++ {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil || try == 5 {
+			break
+		}
+		time.Sleep(30 * time.Millisecond) // somebody may only look whether it is held
+	}
+	if err != nil {
 		_ = f.Close()
 		return nil, BadConfig{fmt.Sprintf("Another ecod serves the data folder %s.", dir)}
 	}

@@ -18,9 +18,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 )
 
-const prefix = "sealed:v1:"
+// Prefix begins every sealed value.
+const Prefix = "sealed:v1:"
 
 // ErrOpen is the error of Open for a value that is not sealed, was sealed for
 // another owner or field, was changed, or whose key is not in the ring.
@@ -53,11 +55,14 @@ type key struct {
 }
 
 // Ring is the operator's keys: the first seals, all open. It is safe for concurrent use.
-type Ring struct{ keys []key }
+type Ring struct {
+	keys    atomic.Pointer[[]key]
+	unknown atomic.Pointer[func()] // OnUnknown's
+}
 
 // ParseRing reads "id:base64-of-32-bytes,…" (ECOD_SECRET_KEYS). Ids are 1 to 32 of [A-Za-z0-9._-] and differ.
 func ParseRing(s string) (*Ring, error) {
-	r := &Ring{}
+	r, keys := &Ring{}, []key{}
 	seen := map[string]bool{}
 	for i, part := range strings.Split(s, ",") {
 		kid, b64, ok := strings.Cut(strings.TrimSpace(part), ":")
@@ -77,9 +82,35 @@ func ParseRing(s string) (*Ring, error) {
 		if len(raw) != 32 {
 			return nil, fmt.Errorf("key %q has %d bytes, not 32", kid, len(raw))
 		}
-		r.keys = append(r.keys, key{kid, raw})
+		keys = append(keys, key{kid, raw})
 	}
+	r.keys.Store(&keys)
 	return r, nil
+}
+
+// Become takes the keys of another ring: the operator rotated them.
+func (r *Ring) Become(other *Ring) { r.keys.Store(other.keys.Load()) }
+
+// OnUnknown sets what is called when a value turns up whose key is not in the ring: it may let the ring Become a newer
+// one, and the value is tried once more.
+func (r *Ring) OnUnknown(f func()) { r.unknown.Store(&f) }
+
+// IDs are the ids of the keys, the one that seals first.
+func (r *Ring) IDs() []string {
+	var ids []string
+	for _, k := range *r.keys.Load() {
+		ids = append(ids, k.id)
+	}
+	return ids
+}
+
+func (r *Ring) find(kid string) (key, bool) {
+	for _, k := range *r.keys.Load() {
+		if k.id == kid {
+			return k, true
+		}
+	}
+	return key{}, false
 }
 
 // Generate makes a new ring entry in the form that ParseRing reads.
@@ -97,11 +128,11 @@ func validID(s string) bool {
 }
 
 // Current is the id of the key that seals.
-func (r *Ring) Current() string { return r.keys[0].id }
+func (r *Ring) Current() string { return (*r.keys.Load())[0].id }
 
 // Seal encrypts value for an owner ("ACME") and a field ("whatsapp.accessToken").
 func (r *Ring) Seal(owner, field, value string) (string, error) {
-	k := r.keys[0]
+	k := (*r.keys.Load())[0]
 	gcm, err := aead(k, owner)
 	if err != nil {
 		return "", err
@@ -109,7 +140,7 @@ func (r *Ring) Seal(owner, field, value string) (string, error) {
 	nonce := make([]byte, gcm.NonceSize())
 	_, _ = rand.Read(nonce)
 	out := gcm.Seal(nonce, nonce, []byte(value), aad(owner, field))
-	return prefix + k.id + ":" + base64.RawURLEncoding.EncodeToString(out), nil
+	return Prefix + k.id + ":" + base64.RawURLEncoding.EncodeToString(out), nil
 }
 
 // Open decrypts what Seal made for the same owner and field. Every failure is ErrOpen.
@@ -118,24 +149,38 @@ func (r *Ring) Open(owner, field, sealed string) (Text, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, k := range r.keys {
-		if k.id != kid {
-			continue
-		}
-		gcm, err := aead(k, owner)
-		if err != nil {
-			return "", err
-		}
-		if len(raw) < gcm.NonceSize() {
-			return "", fmt.Errorf("%w: too short", ErrOpen)
-		}
-		plain, err := gcm.Open(nil, raw[:gcm.NonceSize()], raw[gcm.NonceSize():], aad(owner, field))
-		if err != nil {
-			return "", fmt.Errorf("%w: sealed for another owner or field, or changed", ErrOpen)
-		}
-		return Text(plain), nil
+	k, ok := r.find(kid)
+	if f := r.unknown.Load(); !ok && f != nil {
+		(*f)()
+		k, ok = r.find(kid)
 	}
-	return "", fmt.Errorf("%w: no key %q in the ring", ErrOpen, kid)
+	if !ok {
+		return "", fmt.Errorf("%w: no key %q in the ring", ErrOpen, kid)
+	}
+	gcm, err := aead(k, owner)
+	if err != nil {
+		return "", err
+	}
+	if len(raw) < gcm.NonceSize() {
+		return "", fmt.Errorf("%w: too short", ErrOpen)
+	}
+	plain, err := gcm.Open(nil, raw[:gcm.NonceSize()], raw[gcm.NonceSize():], aad(owner, field))
+	if err != nil {
+		return "", fmt.Errorf("%w: sealed for another owner or field, or changed", ErrOpen)
+	}
+	return Text(plain), nil
+}
+
+// Reseal seals a value anew under the ring's current key; one that stands under it already comes back as it is.
+func (r *Ring) Reseal(owner, field, sealed string) (string, error) {
+	if KeyID(sealed) == r.Current() {
+		return sealed, nil
+	}
+	v, err := r.Open(owner, field, sealed)
+	if err != nil {
+		return "", err
+	}
+	return r.Seal(owner, field, v.Reveal())
 }
 
 // KeyID tells which key sealed a value; "" if it is not a sealed value.
@@ -148,7 +193,7 @@ func KeyID(sealed string) string {
 }
 
 func split(sealed string) (kid string, raw []byte, err error) {
-	rest, ok := strings.CutPrefix(sealed, prefix)
+	rest, ok := strings.CutPrefix(sealed, Prefix)
 	if !ok {
 		return "", nil, fmt.Errorf("%w: not a sealed value", ErrOpen)
 	}

@@ -38,7 +38,7 @@ func TestSealIsBoundToOwnerAndField(t *testing.T) {
 		"other owner": func() (Text, error) { return r.Open("BETA", "whatsapp.accessToken", s) },
 		"other field": func() (Text, error) { return r.Open("ACME", "whatsapp.appSecret", s) },
 		"changed":     func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", s[:len(s)-6]+last+s[len(s)-5:]) },
-		"cut":         func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", s[:len(prefix)+5]) },
+		"cut":         func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", s[:len(Prefix)+5]) },
 		"plain":       func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", "EAAG-token") },
 		"other ring":  func() (Text, error) { return ring(t, Generate("k2")).Open("ACME", "whatsapp.accessToken", s) },
 	} {
