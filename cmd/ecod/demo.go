@@ -19,7 +19,10 @@ type demoCmd struct {
 }
 
 // Run is on loopback, in a temporary folder, with random keys and a simulated world, whatever the environment says.
-func (c *demoCmd) Run(ctx context.Context) error {
+func (c *demoCmd) Run(ctx context.Context, m mistakes) error {
+	if len(m) > 0 {
+		return app.BadConfig(m)
+	}
 	if c.Pause < 10*time.Millisecond {
 		return app.BadConfig{"--pause must be at least 10ms."}
 	}

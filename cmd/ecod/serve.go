@@ -13,8 +13,8 @@ type serveCmd struct {
 	app.Config
 }
 
-func (c *serveCmd) Run(ctx context.Context) error {
-	if err := c.Resolve(os.Getenv); err != nil {
+func (c *serveCmd) Run(ctx context.Context, m mistakes) error {
+	if err := m.resolve(&c.Config); err != nil {
 		return err
 	}
 	log := logger(&c.Config)

@@ -72,6 +72,7 @@ type App struct {
 	log      *slog.Logger
 	ln       net.Listener
 	url      string
+	storage  *Embedded
 	services store.DB
 	metrics  *metrics
 	jobNews  *jobNews
@@ -107,6 +108,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		return a, err
 	}
 	a.onClose("lock", func(context.Context) error { return lock.Close() })
+	if err = notRestoring(cfg.DataDir); err != nil {
+		return a, err
+	}
 	if a.Keys, err = cfg.LoadKeys(); err != nil {
 		return a, err
 	}
@@ -133,7 +137,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		return a, fmt.Errorf("open the services database: %w", err)
 	}
 	a.onClose("services database", func(context.Context) error { return storage.Close() })
-	a.services, a.Queue = storage.Services, storage.Queue
+	a.storage, a.services, a.Queue = storage, storage.Services, storage.Queue
 	if a.Inbox, err = sqlite.OpenInbox(filepath.Join(cfg.DataDir, "inbox"), time.Now); err != nil {
 		return a, fmt.Errorf("open the inbox: %w", err)
 	}
@@ -182,7 +186,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
 	})
-	if a.Media, err = openMedia(cfg, log.With("part", "media")); err != nil {
+	if a.Media, err = openMedia(cfg, filepath.Join(cfg.DataDir, "spool"), log.With("part", "media")); err != nil {
 		return a, err
 	}
 	storage.OnDrop = a.eraseMedia
@@ -226,7 +230,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: campaign.WindowJob, Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000, Abandoned: bureau.Abandoned},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
-	book.Runner, book.Files, book.PublicURL = a.Runner, crm.Folder(filepath.Join(cfg.DataDir, "imports")), a.Config.PublicURL
+	book.Runner, book.Files, book.PublicURL = a.Runner, crm.Folder(filepath.Join(cfg.DataDir, importsFolder)), a.Config.PublicURL
 	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
 		return errors.Join(a.Engine.LeadGone(ctx, tn, leadID), office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
 	}
@@ -352,7 +356,7 @@ func (a *App) erase(ctx context.Context, _ *tenant.Tenant, j store.Job) (job.Res
 	if err := cancelAll(ctx, a.Queue, p.ClientCode); err != nil {
 		return job.Result{}, err
 	}
-	if err := crm.Folder(filepath.Join(a.Config.DataDir, "imports")).Drop(acct.Code); err != nil {
+	if err := crm.Folder(filepath.Join(a.Config.DataDir, importsFolder)).Drop(acct.Code); err != nil {
 		return job.Result{}, err
 	}
 	return job.Result{}, a.Tenants.Erase(ctx, p.ClientCode)

@@ -65,8 +65,19 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// String writes the duration.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String writes the duration as it is read: days as days.
+func (d Duration) String() string {
+	if day := 24 * Duration(time.Hour); d >= day && d%day == 0 {
+		return strconv.Itoa(int(d/day)) + "d"
+	}
+	s := time.Duration(d).String()
+	for _, zero := range []string{"m0s", "h0m"} { // "1h0m0s" is how nobody writes it
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
+}
 
 // MarshalText writes the duration.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }

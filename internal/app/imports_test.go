@@ -60,7 +60,7 @@ var plan = map[string][]string{
 	"internal/sandbox": {"internal/google/googletest", "internal/smtp/smtptest", "internal/whatsapp/whatsapptest"},
 
 	"internal/app": {"*"},
-	"cmd/ecod":     {"internal/app", "internal/job", "internal/sandbox", "internal/secret", "internal/tenant"},
+	"cmd/ecod":     {"internal/app", "internal/fault", "internal/job", "internal/sandbox", "internal/secret", "internal/tenant"},
 }
 
 // TestImportPlan parses the source files themselves: a cached `go list` would go on saying ok.

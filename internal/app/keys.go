@@ -173,8 +173,8 @@ func lockFolder(dir string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// hasData tells whether a data folder was ever used.
-func hasData(dir string) error {
+// HasData tells whether a data folder was ever used.
+func HasData(dir string) error {
 	if missing(filepath.Join(dir, servicesFile)) {
 		return fmt.Errorf("no data in %s; is ECOD_DATA_DIR right?", dir)
 	}

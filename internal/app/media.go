@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/s3"
@@ -46,8 +48,8 @@ func (c *Config) resolveMedia(getenv func(string) string) error {
 	return nil
 }
 
-// openMedia builds the archive. What stands in the data folder is found also after the operator took a bucket.
-func openMedia(cfg Config, log *slog.Logger) (*media.Archive, error) {
+// openMedia builds the archive, with a spool folder of its own. What stands in the data folder is found also after the operator took a bucket.
+func openMedia(cfg Config, spool string, log *slog.Logger) (*media.Archive, error) {
 	local := filepath.Join(cfg.DataDir, "media")
 	var shelves []media.Shelf
 	if dir, ok := mediaFolder(cfg.MediaURL); ok {
@@ -66,7 +68,7 @@ func openMedia(cfg Config, log *slog.Logger) (*media.Archive, error) {
 	return media.New(media.Config{
 		Graph:   whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport()}),
 		Shelves: append(shelves, folder), Bucket: openBucket(clientTransport(cfg.AllowPrivate)),
-		Spool: filepath.Join(cfg.DataDir, "spool"), Fetch: max(1, cfg.WorkerConcurrency/2), Now: time.Now, Log: log,
+		Spool: spool, Fetch: max(1, cfg.WorkerConcurrency/2), Now: time.Now, Log: log,
 	})
 }
 
@@ -111,7 +113,30 @@ func (a *App) eraseMedia(ctx context.Context, code string) error {
 		a.log.Warn("an erased client's own bucket cannot be opened", "client", code, "error", err)
 		acct.Storage = nil
 	}
-	return a.Media.Erase(ctx, acct.Code, acct.Storage, key)
+	if err := a.Media.Erase(ctx, acct.Code, acct.Storage, key); err != nil {
+		return err
+	}
+	return a.eraseTraces(ctx, acct)
+}
+
+// eraseTraces removes what of an erased client stands in the services database: its jobs, kept answers, and the failed
+// logins of its users. The bytes of webhooks stay until they age out: one may hold items of several clients.
+func (a *App) eraseTraces(ctx context.Context, acct *tenant.Account) error {
+	if err := api.ForgetAnswers(ctx, a.services, acct.Code); err != nil {
+		return err
+	}
+	if db, err := a.storage.OpenDB(ctx, acct); err != nil { // a damaged one must not outlive its client
+		a.log.Warn("an erased client's database does not open; failed logins of its users are forgotten in a day", "client", acct.Code, "error", err)
+	} else if err := errors.Join(auth.ForgetFailures(ctx, a.services, acct.Code, db), db.Close()); err != nil {
+		return err
+	}
+	for more := true; more; {
+		var err error
+		if more, err = a.storage.Queue.Forget(ctx, acct.Code); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pruneMedia removes uploads of a client that ended before they were stored.

@@ -174,7 +174,7 @@ const serveHears = 20 * time.Second
 // (ECOD_SECRET_KEYS) are taken as they are: the first is the newest. Cut short anywhere, it goes on when run again, with
 // the key it had made. drop removes the keys that nothing needs, and makes none.
 func RotateKeys(ctx context.Context, cfg Config, drop bool) (rot Rotation, err error) {
-	if err := hasData(cfg.DataDir); err != nil {
+	if err := HasData(cfg.DataDir); err != nil {
 		return rot, err
 	}
 	folder, err := lockFolder(cfg.DataDir, syscall.LOCK_EX)

@@ -43,6 +43,9 @@ func TenantSchemas() []store.Schema { return slices.Clone(tenantSchemas) }
 
 const servicesFile = "ecod_services.db"
 
+// importsFolder is where uploaded lists of leads wait for their jobs.
+const importsFolder = "imports"
+
 // Embedded is the embedded storage of a data folder.
 type Embedded struct {
 	Dir      string

@@ -93,7 +93,7 @@ func (a *App) pruneServices(ctx context.Context, hourly bool) {
 	if err := a.Media.Sweep(); err != nil {
 		a.log.Error("half-written media cannot be deleted", "error", err)
 	}
-	if err := crm.Folder(filepath.Join(a.Config.DataDir, "imports")).Prune(ctx, time.Now().Add(-crm.ImportsKept)); err != nil && ctx.Err() == nil {
+	if err := crm.Folder(filepath.Join(a.Config.DataDir, importsFolder)).Prune(ctx, time.Now().Add(-crm.ImportsKept)); err != nil && ctx.Err() == nil {
 		a.log.Error("old import files cannot be deleted", "error", err)
 	}
 	if err := a.Inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {

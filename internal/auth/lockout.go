@@ -124,6 +124,28 @@ func PruneFailures(ctx context.Context, db store.DB, now time.Time, limit int) (
 	return n, nil
 }
 
+// ForgetFailures forgets the failed logins of a client's users: the client is going, and its database with it.
+func ForgetFailures(ctx context.Context, services store.DB, code string, client store.DB) error {
+	const page = 500
+	q := store.Query{Limit: page}
+	for {
+		users, err := Users.Find(ctx, client, q)
+		if err != nil {
+			return err
+		}
+		for _, u := range users {
+			q.After = &store.Cursor{ID: u.ID}
+			err := services.Commit(ctx, store.Write{Action: store.Delete, Kind: Failures.Schema.Kind, ID: id.Derived("lgf", code, u.Email)})
+			if err != nil {
+				return err
+			}
+		}
+		if len(users) < page {
+			return nil
+		}
+	}
+}
+
 // queues lets the logins of one account come one by one: those at once would count as failed to each other.
 type queues struct {
 	mu   sync.Mutex

@@ -298,6 +298,15 @@ func (a *Archive) Open(ctx context.Context, tn *tenant.Tenant, f *File, thumbnai
 	return c, nil
 }
 
+// Read gives the bytes of a stored file as they come, wherever they stand.
+func (a *Archive) Read(ctx context.Context, tn *tenant.Tenant, f *File) (io.ReadCloser, error) {
+	shelf, err := a.at(tn, f.Place)
+	if err != nil {
+		return nil, err
+	}
+	return shelf.Open(ctx, key(tn.Code, f.SHA256))
+}
+
 // read opens a blob for reading at any place; one in a bucket is spooled first.
 func (a *Archive) read(ctx context.Context, shelf Shelf, k string) (io.ReadSeekCloser, error) {
 	r, err := shelf.Open(ctx, k)
