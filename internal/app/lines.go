@@ -255,6 +255,9 @@ func (a *App) secretLines() api.Lines {
 		Check: func(ctx context.Context, tn *tenant.Tenant, name string) (tenant.Check, error) {
 			t := l.check(ctx, tn, name)
 			c, err := record(ctx, tn, name, t)
+			if err == nil && c.OK && name == "whatsapp" {
+				a.Desk.TokenWorks(tn)
+			}
 			if err == nil && c.OK && tn.Account().Status == tenant.Active {
 				_, err = a.Queue.ReleaseParked(ctx, tn.Code)
 			}

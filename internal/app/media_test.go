@@ -510,8 +510,11 @@ func TestMediaOwnBucketInside(t *testing.T) {
 	bucket := newBucket(t, "acme")
 	e := start(t, t.TempDir(), newMeta(t))
 	c := e.addClient("ACME", 1)
-	e.admin("PUT", "/api/clients/ACME/secrets/storage",
-		map[string]any{"url": "s3://acme?region=auto&endpoint=" + bucket.URL, "accessKeyId": awsKeyID, "secretAccessKey": awsSecret}).want(200)
+	url := "s3://acme?region=auto&endpoint=" + bucket.URL
+	e.admin("PUT", "/api/clients/ACME/secrets/storage", map[string]any{"url": url, "accessKeyId": awsKeyID, "secretAccessKey": awsSecret}).problem(422, "")
+	if _, err := e.app.Tenants.SetStorage(t.Context(), "ACME", url, awsKeyID, awsSecret); err != nil { // as a hand would
+		t.Fatal(err)
+	}
 	c.upload("file", "b.txt", []byte("after")).want(503)
 	if r := bucket.Requests(); len(r) > 0 {
 		t.Errorf("called: %+v", r)
