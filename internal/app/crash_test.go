@@ -432,6 +432,11 @@ func TestBadConfiguration(t *testing.T) {
 		"ECOD_ADMIN_TOKEN must be set":                        {"ECOD_DATABASE_URL=mongodb://localhost/"},
 		"ECOD_SECRET_KEYS":                                    {"ECOD_SECRET_KEYS=abc"},
 		"not a duration":                                      {"ECOD_INBOX_RETENTION=soon"},
+		"ECOD_ADRR is not a setting; did you mean ECOD_ADDR?\n" + // all of them, a sentence each
+			"ECOD_ALLOW_PRIVATE_NETWORKS must be true or false.\n" +
+			"ECOD_INBOX_RETENTION is not a duration such as 5s, 24h or 7d.\n" +
+			"ECOD_WORKER_CONCURRENCY is not a whole number.\n" +
+			"ECOD_LOG_LEVEL must be debug, info, warn or error.\n": {"ECOD_WORKER_CONCURRENCY=abc", "ECOD_ADRR=x", "ECOD_LOG_LEVEL=no", "ECOD_INBOX_RETENTION=soon", "ECOD_ALLOW_PRIVATE_NETWORKS=maybe"},
 	} {
 		cmd := exec.Command(bin, "serve")
 		cmd.Env = environ(append([]string{"ECOD_DATA_DIR=" + t.TempDir()}, env...)...)
