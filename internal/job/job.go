@@ -96,6 +96,12 @@ func Snooze(after time.Duration, code string, err error) error {
 	return &verdict{state: store.Scheduled, after: max(after, time.Millisecond), code: code, err: err}
 }
 
+// snoozed tells whether an error is a job's wish to run later, of which nobody need hear.
+func snoozed(err error) bool {
+	var v *verdict
+	return errors.As(err, &v) && v.state == store.Scheduled && !v.countFailed && v.err == nil
+}
+
 // Park holds the job until its cause is removed: credentials, a suspended client.
 func Park(code string, err error) error { return &verdict{state: store.Parked, code: code, err: err} }
 

@@ -294,7 +294,7 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	level := slog.LevelDebug
 	if o.State == store.Dead {
 		level = slog.LevelError
-	} else if err != nil {
+	} else if err != nil && !snoozed(err) {
 		level = slog.LevelWarn
 	}
 	if err != nil {

@@ -36,7 +36,7 @@ func (w *World) Run(ctx context.Context, wait time.Duration, report func(error))
 // step is what happens next: the same in every demo.
 func (w *World) step(ctx context.Context, n int) error {
 	c, turn := w.Clients[n%len(w.Clients)], n/len(w.Clients)
-	p := c.person(turn * 7 % oftener)
+	p := c.person((turn/8 + turn%8*3) % oftener) // so that everybody comes to everything, and nobody too often for a rule
 	switch turn % 8 {
 	case 0, 4:
 		return w.business(ctx, c, p, turn)
