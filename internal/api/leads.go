@@ -21,6 +21,16 @@ func RegisterLeads(a *API, book *crm.Book) {
 	registerLeadChanges(a, book)
 	Client(a, Op{Route: "GET /api/crm/leads", ID: "listLeads", Tag: tag, Summary: "List and search leads",
 		Description: "Filters narrow each other. Scores are as stored."}, listLeads)
+	Client(a, Op{Route: "GET /api/crm/leads/{id}/score", ID: "getLeadScore", Tag: tag, Summary: "Explain a lead's score",
+		Description: "Exact at this moment, where the lead shows its score as it was last stored, at most a day ago. Each interaction counts once; most fade by half-lives, " +
+			"and rules and groups of rules are bounded. An event has points by default only where no live rule of its trigger has a lead.score action."},
+		func(ctx context.Context, tn *tenant.Tenant, in *ByID) (*Answer[crm.ScoreView], error) {
+			v, err := book.Score(ctx, tn, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			return OK(*v)
+		})
 	Client(a, Op{Route: "GET /api/crm/leads/{id}", ID: "getLead", Tag: tag, Summary: "Read a lead"},
 		func(ctx context.Context, tn *tenant.Tenant, in *ByID) (*taggedLead, error) {
 			l, err := book.Lead(ctx, tn, in.ID)

@@ -79,6 +79,8 @@ type App struct {
 	closers  []closer // run last to first
 
 	keyReader *keyReader // nil: the keys are in the configuration
+	book      *crm.Book
+	rescored  map[string]string // by client: the day whose look at its scores was asked for; upkeep's own
 }
 
 type closer struct {
@@ -96,7 +98,7 @@ func (a *App) URL() string { return a.url }
 // New builds the engine and binds its address. A mistake in the configuration is a BadConfig. On any error, what was
 // opened is closed again.
 func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *App, err error) {
-	a = &App{Config: cfg, log: log}
+	a = &App{Config: cfg, log: log, rescored: map[string]string{}}
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -180,6 +182,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	webhooks := rule.Webhooks{Engine: a.Engine, Client: webhookClient(cfg.AllowPrivate)}
 	a.Engine.Doers[rule.PostWebhook] = webhooks
 	desk.Settled, desk.MayBegin, desk.Failed = a.Engine.Settled, a.Engine.MayBegin, a.Engine.Failed
+	a.book = book
+	book.OwnPoints = a.Engine.OwnPoints
 	book.Raise, book.Sources = a.Engine.Raise, []crm.Source{messagesOf, runsOf}
 	office.Settled, office.MayBegin = a.Engine.MailSettled, a.Engine.MailMayBegin
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
@@ -214,6 +218,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		job.Type{Name: crm.MergeJob, Handle: book.HandleMerge, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: crm.GatherJob, Handle: book.HandleGather, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.ImportJob, Handle: book.HandleImport, Timeout: 12 * time.Hour, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.PointsJob, Handle: book.HandlePoints, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.RecheckJob, Handle: book.HandleRecheck, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.RescoresJob, Handle: book.HandleRescores, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.EraseJob, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
 		job.Type{Name: mail.SendJob, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute, Abandoned: office.Abandoned},
 		job.Type{Name: mail.WithdrawJob, Handle: office.HandleWithdraw, MaxAttempts: 20},
@@ -402,6 +409,7 @@ func (a *App) Run(ctx context.Context) error {
 	start("jobs", a.Runner.Run)
 	start("job news", a.jobNews.run)
 	start("upkeep", a.upkeep)
+	start("scores", a.settleScores)
 	start("http", func(ctx context.Context) error { return a.API.Serve(ctx, a.ln) })
 
 	stopped := make(chan struct{})

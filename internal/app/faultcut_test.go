@@ -132,7 +132,7 @@ func newWorld(t *testing.T) *world {
 		w.posted = append(w.posted, r.Header.Get("X-Ecod-Delivery"))
 	}))
 	t.Cleanup(w.site.Close)
-	book.Raise = w.engine.Raise
+	book.Raise, book.OwnPoints = w.engine.Raise, w.engine.OwnPoints
 	w.meetings(reg, book, clock)
 	return w
 }

@@ -28,6 +28,7 @@ var retention = []struct {
 	{crm.Changes.Schema.Kind, "at", crm.ChangesKept},
 	{crm.Imports.Schema.Kind, "at", crm.ImportsKept},
 	{crm.RowErrors.Schema.Kind, "at", crm.ImportsKept},
+	{crm.ScoreEvents.Schema.Kind, "fadesAt", crm.FadedAfter},
 	{chat.EarlyStatuses.Schema.Kind, "at", 30 * 24 * time.Hour},
 	{chat.Notes.Schema.Kind, "at", 90 * 24 * time.Hour},
 	{rule.Events.Schema.Kind, "receivedAt", 90 * 24 * time.Hour},
@@ -50,6 +51,7 @@ func (a *App) upkeep(ctx context.Context) error {
 			a.pruneTenant(ctx, code)
 			a.syncTemplates(ctx, code)
 		}
+		a.rescoreAll(ctx)
 		select {
 		case <-ctx.Done():
 			return nil

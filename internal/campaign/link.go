@@ -130,15 +130,18 @@ func (b *Bureau) Unsubscribe(ctx context.Context, token string) error {
 		return err
 	}
 	defer release()
-	return retry(ctx, func() error {
+	leadID, at := "", b.Now().UTC()
+	err = retry(ctx, func() error {
 		_, writes, err := b.Book.Suppress(ctx, tn, crm.Suppression{Channel: l.channel, Address: l.address, Reason: crm.Unsubscribed, Ref: l.campaignID})
 		if err != nil {
 			return err
 		}
 		r, err := Recipients.Get(ctx, tn.DB, recipientID(tn.Code, l.campaignID, l.address))
+		if err == nil {
+			leadID = r.LeadID
+		}
 		if err == nil && r.Unsubscribed == nil {
-			now := b.Now().UTC()
-			r.Unsubscribed = &now
+			r.Unsubscribed = &at
 			writes = append(writes, Recipients.Update(r))
 		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -148,4 +151,9 @@ func (b *Bureau) Unsubscribe(ctx context.Context, token string) error {
 		}
 		return tn.DB.Commit(ctx, writes...)
 	})
+	if err != nil || leadID == "" {
+		return err
+	}
+	_, err = b.Queue.Enqueue(ctx, crm.PointsOf(tn, leadID, crm.PointsOptOut, l.campaignID+"|"+leadID, l.campaignID, 0, at))
+	return err
 }

@@ -46,7 +46,8 @@ func (d *Desk) Ingest(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 				return err
 			}
 		case whatsapp.KindPreference:
-			return d.preference(ctx, tn, dl, it)
+			next, err = d.preference(ctx, tn, dl, it)
+			return err
 		case whatsapp.KindIdentity:
 			return d.identity(ctx, tn, dl, it)
 		case whatsapp.KindTemplateStatus, whatsapp.KindTemplateQuality, whatsapp.KindTemplateCategory, whatsapp.KindTemplateComponents:
@@ -155,6 +156,11 @@ func (d *Desk) incoming(ctx context.Context, tn *tenant.Tenant, dl *store.Delive
 	if msg.Effect == nil && msg.CreatedAt.After(cv.ReadAt) {
 		unread++
 	}
+	scores, err := d.hear(ctx, tn, m, msg, c, cv)
+	if err != nil {
+		return nil, err
+	}
+	writes = append(writes, scores...)
 	changed := cv.follow(c, msg.CreatedAt, m.GroupID != "")
 	if cv.Unread != unread {
 		cv.Unread, changed = unread, true

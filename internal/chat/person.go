@@ -150,28 +150,39 @@ func optWord(m *whatsapp.Message, own *tenant.Settings) (word, by string) {
 	return "", ""
 }
 
-// preference records a customer's word to Meta itself. The note of it is the deciding record: told again, it is no news.
-func (d *Desk) preference(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) error {
+// preference records a customer's word to Meta itself. The note of it is the deciding record: told again, it is no news,
+// and gives the same jobs.
+func (d *Desk) preference(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery, it whatsapp.Item) ([]store.NewJob, error) {
 	p := it.Preference
 	person := who(p.WAID, p.UserID, it.Contact)
 	note := noteOf(dl, it)
-	if known, err := noted(ctx, tn, note); err != nil || known {
-		return err
+	known, err := noted(ctx, tn, note)
+	if err != nil {
+		return nil, err
 	}
 	c, writes, changed, err := d.Book.Contact(ctx, tn, person, note.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	switch at := at(p.At, dl.ReceivedAt); p.Value {
+	points := ""
+	at := at(p.At, dl.ReceivedAt)
+	switch p.Value {
 	case "stop":
-		changed = c.OptOut("preference", at) || changed
+		points, changed = crm.PointsOptOut, c.OptOut("preference", at) || changed
 	case "resume", "signup":
-		changed = c.OptIn(at) || changed
+		points, changed = crm.PointsOptIn, c.OptIn(at) || changed
+	}
+	var next []store.NewJob
+	if points != "" && c.LeadID != "" {
+		next = []store.NewJob{crm.PointsOf(tn, c.LeadID, points, note.ID, note.ID, 0, at)}
+	}
+	if known {
+		return next, nil
 	}
 	if changed {
 		writes = append(writes, crm.Contacts.Update(c))
 	}
-	return tn.DB.Commit(ctx, append(writes, Notes.Ensure(note))...)
+	return next, tn.DB.Commit(ctx, append(writes, Notes.Ensure(note))...)
 }
 
 func noted(ctx context.Context, tn *tenant.Tenant, n *Note) (bool, error) {

@@ -20,6 +20,8 @@ type Book struct {
 	Now func() time.Time
 	// Raise gives the jobs that tell the client's rules of occurrences; nil: nobody listens.
 	Raise func(ctx context.Context, tn *tenant.Tenant, occurrences ...Occurrence) ([]store.NewJob, error)
+	// OwnPoints tells whether a client's rules give points for what a trigger stands for: then it has no others; nil: no.
+	OwnPoints func(ctx context.Context, tn *tenant.Tenant, trigger string) (bool, error)
 	// Forget lets other domains delete or stop what they have of a lead that was deleted; nil: there is none. It may be
 	// called again.
 	Forget func(ctx context.Context, tn *tenant.Tenant, leadID string) error
@@ -31,7 +33,8 @@ type Book struct {
 	// Runner runs the jobs in which changes are made. Reading needs none.
 	Runner *job.Runner
 
-	locks locks
+	locks     locks
+	unsettled moments
 }
 
 // Who is what is known of a person: any of the members, at least one.

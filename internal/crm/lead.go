@@ -1,6 +1,7 @@
 package crm
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,12 @@ type Lead struct {
 	UpdatedAt      time.Time      `json:"updatedAt"`
 	LastActivityAt time.Time      `json:"lastActivityAt"`
 
+	// Score is as of ScoredAt where it was worked out of the ledger; Decays tells that it changes by itself since, and TurnsAt
+	// when that next gives the grade another digit, if soon. Crossed are the last times that it did.
+	ScoredAt time.Time  `json:"scoredAt,omitzero"`
+	Decays   bool       `json:"decays,omitempty"`
+	TurnsAt  time.Time  `json:"turnsAt,omitzero"`
+	Crossed  []Crossing `json:"crossed,omitempty"`
 	// StagedAt is when the lead came into its stage; zero: when it was made.
 	StagedAt time.Time `json:"stagedAt,omitzero"`
 	// MadeBy is the mutation that created the lead; Applied are the last mutations done to it. A mutation that is
@@ -70,10 +77,11 @@ var Leads = store.Kind[Lead]{
 			{Name: "word", Type: store.Text, Multi: true},
 			{Name: "pipeline", Type: store.Text}, {Name: "stage", Type: store.Text}, {Name: "status", Type: store.Text},
 			{Name: "source", Type: store.Text}, {Name: "ownerId", Type: store.Text}, {Name: "name", Type: store.Text},
-			{Name: "score", Type: store.Int}, // thousandths
+			{Name: "score", Type: store.Int},     // thousandths
+			{Name: "fadesFrom", Type: store.Int}, // when the score was worked out, of one that decays
 			{Name: "createdAt", Type: store.Int}, {Name: "updatedAt", Type: store.Int}, {Name: "lastActivityAt", Type: store.Int},
 		},
-		Orders: [][]string{{"createdAt"}, {"updatedAt"}, {"lastActivityAt"}, {"score"}, {"name"}, {"email"}, {"contactId"}, {"status", "createdAt"}, {"stage", "createdAt"}},
+		Orders: [][]string{{"createdAt"}, {"updatedAt"}, {"lastActivityAt"}, {"score"}, {"name"}, {"email"}, {"contactId"}, {"status", "createdAt"}, {"stage", "createdAt"}, {"fadesFrom"}},
 	},
 	Key: func(l *Lead) string { return l.ID },
 	Index: func(l *Lead) store.Fields {
@@ -82,6 +90,9 @@ var Leads = store.Kind[Lead]{
 			"status": l.Status, "source": l.Source, "ownerId": l.OwnerID, "name": cut(strings.ToLower(l.Name)),
 			"score": ScoreKey(l.Score), "createdAt": l.CreatedAt.UnixMilli(), "updatedAt": l.UpdatedAt.UnixMilli(),
 			"lastActivityAt": l.LastActivityAt.UnixMilli(),
+		}
+		if l.Decays {
+			f["fadesFrom"] = l.ScoredAt.UnixMilli()
 		}
 		if l.Phone != "" {
 			f["phone"] = PhoneKey(l.Phone)
@@ -98,7 +109,7 @@ var Leads = store.Kind[Lead]{
 }
 
 // ScoreKey is a score as it is searched.
-func ScoreKey(score float64) int64 { return int64(score * 1000) }
+func ScoreKey(score float64) int64 { return int64(math.Round(score * 1000)) }
 
 // words are the lower-cased words of some texts, for searches by prefix.
 func words(texts ...string) []string {

@@ -85,6 +85,18 @@ func (b *Book) HandleMerge(ctx context.Context, tn *tenant.Tenant, j store.Job) 
 		return job.Result{Result: changeResult{Refused: c.Refused.Code}}, nil
 	}
 	next, err := b.follow(ctx, tn, c)
+	if err != nil {
+		return job.Result{}, err
+	}
+	if into, err := b.LeadByID(ctx, tn, c.LeadID); err == nil {
+		scored, err := b.raiseScored(ctx, tn, into, m.ID)
+		if err != nil {
+			return job.Result{}, err
+		}
+		next = append(next, scored...)
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return job.Result{}, err
+	}
 	if len(c.Merged) > 0 {
 		n := job.New(tn.Code, GatherJob, gatherPayload{c.LeadID, c.Merged})
 		n.UniqueKey, n.Causation = "gather:"+m.ID, store.Causation{LeadID: c.LeadID}
@@ -117,7 +129,8 @@ func (b *Book) merging(ctx context.Context, tn *tenant.Tenant, m *Merging, recor
 	for _, l := range from {
 		into.Fill(l.Phone, l.Email, LeadData{Name: l.Name, Source: l.Source, Currency: l.Currency, OwnerID: l.OwnerID, Value: l.Value, Fields: l.Fields})
 		into.AddTags(l.Tags...)
-		into.Score += l.Score
+		into.Score += l.Score // a recheck holds it within the bounds of one
+		into.Decays = into.Decays || l.Decays
 		if l.LastActivityAt.After(into.LastActivityAt) {
 			into.LastActivityAt = l.LastActivityAt
 		}
@@ -146,6 +159,8 @@ func (b *Book) merging(ctx context.Context, tn *tenant.Tenant, m *Merging, recor
 	}
 	into.Mark(m.ID)
 	into.UpdatedAt = m.At
+	into.regrade(m.ID, before.Score, m.At)
+	e.writes = append(e.writes, b.due(tn, into.ID))
 	e.writes = append(e.writes, KnowTags(tn, m.At, e.change.Added...)...)
 	e.writes = append(e.writes, news.Write(m.At, news.LeadUpdated, into.ID+"|"+m.ID, "lead", into.View(into.Version+1)), Changes.Update(e.change), Leads.Update(into))
 	return e, nil

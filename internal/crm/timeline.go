@@ -110,8 +110,9 @@ type PointsView struct {
 	At     *string `json:"at"`
 }
 
+// points are rows of the score ledger; those of a message are told by the message.
 func points(ctx context.Context, tn *tenant.Tenant, s Subject, before *store.Cursor, limit int) ([]Entry, error) {
-	es, err := Latest(ctx, tn, ScoreEvents, "leadId", s.Leads, "at", before, limit)
+	es, err := Latest(ctx, tn, ScoreEvents, "listed", s.Leads, "at", before, limit)
 	var out []Entry
 	for _, e := range es {
 		out = append(out, Entry{e.ID, e.At, "score", PointsView{e.ID, e.Rule, e.Points, optional(e.Ref), news.Stamp(e.At)}})

@@ -104,7 +104,7 @@ func (e *Engine) handleEvent(ctx context.Context, tn *tenant.Tenant, p eventPayl
 		if err != nil {
 			return nil, err
 		}
-		return e.follow(ctx, tn, ev, runs)
+		return e.follow(ctx, tn, ev, runs, nil)
 	case err == nil:
 	case errors.Is(err, store.ErrNotFound):
 		if ev, err = e.unseal(tn, p); err != nil {
@@ -119,7 +119,7 @@ func (e *Engine) handleEvent(ctx context.Context, tn *tenant.Tenant, p eventPayl
 		return nil, err
 	}
 	ev.Outcome = eff.outcome
-	if _, dropped, err := e.heard(ctx, tn, caused(ev, eff.runs)); err != nil {
+	if _, _, dropped, err := e.heard(ctx, tn, caused(ev, eff.runs)); err != nil {
 		return nil, err
 	} else if dropped > 0 {
 		ev.Outcome.Warnings = append(ev.Outcome.Warnings, tooWide(dropped))
@@ -128,7 +128,7 @@ func (e *Engine) handleEvent(ctx context.Context, tn *tenant.Tenant, p eventPayl
 	if err := tn.DB.Commit(ctx, append(eff.writes, Events.Update(ev))...); err != nil {
 		return nil, err
 	}
-	return e.follow(ctx, tn, ev, eff.runs)
+	return e.follow(ctx, tn, ev, eff.runs, eff.lead)
 }
 
 func (e *Engine) unseal(tn *tenant.Tenant, p eventPayload) (*Event, error) {
@@ -155,6 +155,7 @@ func (e *Engine) runsOf(ctx context.Context, tn *tenant.Tenant, ev *Event) ([]*R
 type effect struct {
 	outcome *Outcome
 	runs    []*Run
+	lead    *crm.Lead // as it will be; nil where there is none
 	writes  []store.Write
 }
 
@@ -183,7 +184,8 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 	if lead.Version == 0 {
 		stages.Place(lead)
 	}
-	began := lead.Stage
+	began, had := lead.Stage, lead.Score
+	eff.lead = lead
 	contact, err := e.contactOf(ctx, tn, ev, lead, eff)
 	if err != nil {
 		return nil, err
@@ -248,6 +250,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		matched = append(matched, match{r, slot})
 	}
 	var facts []store.Write
+	var points []*crm.ScoreEvent
 	for _, m := range matched {
 		if run := mine[m.rule.ID]; run != nil { // written, but the lead was not
 			replay(run.legSteps(0), lead)
@@ -259,10 +262,12 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 			ID: runID(tn.Code, ev.ID, m.rule.ID), EventID: ev.EventID, EventRef: ev.ID, RuleID: m.rule.ID, RuleVersion: m.rule.LiveVersion,
 			LeadID: lead.ID, State: RunActive, Slot: m.slot, StartedAt: now, Steps: []Step{}, About: about(ev.Trigger, ev.Appointment),
 		}
-		ws, err := e.leg(ctx, tn, run, &course{ev, m.rule.Live, lead, contact, stages}, now)
+		co := &course{ev: ev, def: m.rule.Live, lead: lead, contact: contact, stages: stages}
+		ws, err := e.leg(ctx, tn, run, co, now)
 		if err != nil {
 			return nil, err
 		}
+		points = append(points, co.points...)
 		// the run last: where it stands, its message, its points and its news do too
 		facts = append(facts, ws...)
 		facts = append(facts, news.Write(now, news.AutomationRun, run.ID+"|"+run.State, "run", run.View()), Runs.Ensure(run))
@@ -271,6 +276,13 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 	}
 	eff.writes = append(eff.writes, facts...)
 	if !seen {
+		if p := interaction(tn, ev, lead, rules); p != nil {
+			points = append(points, p)
+			eff.writes = append(eff.writes, crm.ScoreEvents.Ensure(p))
+		}
+		if err := e.Book.Rescore(ctx, tn, lead, ev.ID, had, now, points...); err != nil {
+			return nil, err
+		}
 		lead.Mark(ev.ID)
 		lead.UpdatedAt, lead.LastActivityAt = now, now
 		event := news.LeadUpdated
@@ -281,6 +293,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		eff.writes = append(eff.writes,
 			news.Write(now, event, lead.ID+"|"+ev.ID, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead))
 	}
+	eff.outcome.Rescored = lead.CrossingBy(ev.ID) != nil || !lead.TurnsAt.IsZero()
 	return eff, nil
 }
 
@@ -400,12 +413,18 @@ func (d *Definition) matches(sc *scope) (reason string) {
 }
 
 // follow gives the jobs that an event's runs need: the send that each waits for, and the events that its actions cause.
-// All have derived keys: asking twice makes them once.
-func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs []*Run) ([]store.NewJob, error) {
-	next, err := e.Raise(ctx, tn, caused(ev, runs)...)
+// All have derived keys: asking twice makes them once. lead is the event's as it stands; nil: to be read.
+func (e *Engine) follow(ctx context.Context, tn *tenant.Tenant, ev *Event, runs []*Run, lead *crm.Lead) ([]store.NewJob, error) {
+	occurrences := caused(ev, runs)
+	crossings, turns, err := e.crossings(ctx, tn, ev, runs, lead)
 	if err != nil {
 		return nil, err
 	}
+	next, err := e.Raise(ctx, tn, append(occurrences, crossings...)...)
+	if err != nil {
+		return nil, err
+	}
+	next = append(next, turns...)
 	for _, run := range runs {
 		next = append(next, e.stepJobs(tn, run)...)
 	}

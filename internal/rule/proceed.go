@@ -26,6 +26,7 @@ type course struct {
 	lead    *crm.Lead
 	contact *crm.Contact
 	stages  crm.Stages
+	points  []*crm.ScoreEvent // that the leg gave
 }
 
 // errLeadGone says that a run's lead is not there any more.
@@ -104,9 +105,9 @@ func (e *Engine) leg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course
 	run.sleep(tn.Code, w.until)
 	var writes []store.Write
 	for _, s := range w.scores {
-		writes = append(writes, crm.ScoreEvents.Ensure(&crm.ScoreEvent{
-			ID: id.Derived("sco", run.ID, s.step), LeadID: c.lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now,
-		}))
+		p := &crm.ScoreEvent{ID: id.Derived("sco", run.ID, s.step), LeadID: c.lead.ID, Rule: "automation:" + run.RuleID, Points: s.points, Ref: run.ID, At: now}
+		c.points = append(c.points, p)
+		writes = append(writes, crm.ScoreEvents.Ensure(p))
 	}
 	writes = append(writes, history(tn, run, c.lead.ID, w.steps, now)...)
 	next, err := e.plan(ctx, tn, run, c.contact, now)
@@ -172,7 +173,11 @@ func (e *Engine) nextLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *co
 func (e *Engine) commitLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *course, cause string, writes []store.Write, now time.Time) error {
 	writes = append(writes, news.Write(now, news.AutomationRun, run.ID+"|"+cause+"|"+run.State, "run", run.View()), Runs.Update(run))
 	if c != nil && run.State != RunHeld && run.touched(run.Leg) {
-		writes = append(writes, markLead(c.lead, run, now)...)
+		marks, err := e.markLead(ctx, tn, c, run, now)
+		if err != nil {
+			return err
+		}
+		writes = append(writes, marks...)
 	}
 	return tn.DB.Commit(ctx, writes...)
 }
@@ -180,11 +185,14 @@ func (e *Engine) commitLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *
 func legMark(run *Run) string { return "run:" + run.ID + ":" + strconv.Itoa(run.Leg) }
 
 // markLead gives the writes of a lead to which a leg was done.
-func markLead(lead *crm.Lead, run *Run, now time.Time) []store.Write {
-	mark := legMark(run)
+func (e *Engine) markLead(ctx context.Context, tn *tenant.Tenant, c *course, run *Run, now time.Time) ([]store.Write, error) {
+	lead, mark := c.lead, legMark(run)
+	if err := e.Book.Rescore(ctx, tn, lead, mark, lead.Score-given(run.legSteps(run.Leg)), now, c.points...); err != nil {
+		return nil, err
+	}
 	lead.Mark(mark)
 	lead.UpdatedAt, lead.LastActivityAt = now, now
-	return []store.Write{news.Write(now, news.LeadUpdated, lead.ID+"|"+mark, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead)}
+	return []store.Write{news.Write(now, news.LeadUpdated, lead.ID+"|"+mark, "lead", lead.View(lead.Version+1)), crm.Leads.Update(lead)}, nil
 }
 
 // again is for a repetition of what took a run further: led is the leg that came of it, 0 if none. Only the lead, or the
@@ -202,7 +210,11 @@ func (e *Engine) again(ctx context.Context, tn *tenant.Tenant, run *Run, led int
 	}
 	if run.touched(led) && !c.lead.Did(legMark(run)) {
 		replay(run.legSteps(led), c.lead)
-		if err := tn.DB.Commit(ctx, markLead(c.lead, run, e.Now().UTC())...); err != nil {
+		marks, err := e.markLead(ctx, tn, c, run, e.Now().UTC())
+		if err != nil {
+			return nil, err
+		}
+		if err := tn.DB.Commit(ctx, marks...); err != nil {
 			return nil, err
 		}
 	}
@@ -215,7 +227,16 @@ func (e *Engine) followLeg(ctx context.Context, tn *tenant.Tenant, run *Run, c *
 	if c == nil {
 		return next, nil
 	}
-	raised, err := e.Raise(ctx, tn, causedBy(c.ev, []*Run{run}, run.Leg, c.ev.later(c.def))...)
+	budget := c.ev.later(c.def)
+	occurrences := causedBy(c.ev, []*Run{run}, run.Leg, budget)
+	if mark := legMark(run); c.lead.Did(mark) {
+		crossings, turns := e.Book.Scored(tn, c.lead, mark)
+		for _, o := range crossings {
+			occurrences = append(occurrences, c.ev.led(o, budget, run.RuleID))
+		}
+		next = append(next, turns...)
+	}
+	raised, err := e.Raise(ctx, tn, occurrences...)
 	return append(raised, next...), err
 }
 

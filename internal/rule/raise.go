@@ -16,7 +16,7 @@ import (
 //
 // What an event caused is bounded in all (see budget.go): what is beyond is dropped, and told of in the log.
 func (e *Engine) Raise(ctx context.Context, tn *tenant.Tenant, occurrences ...crm.Occurrence) ([]store.NewJob, error) {
-	heard, dropped, err := e.heard(ctx, tn, occurrences)
+	heard, unheard, dropped, err := e.heard(ctx, tn, occurrences)
 	if err != nil {
 		return nil, err
 	}
@@ -26,6 +26,9 @@ func (e *Engine) Raise(ctx context.Context, tn *tenant.Tenant, occurrences ...cr
 	next, err := e.exitsOf(ctx, tn, occurrences)
 	if err != nil {
 		return nil, err
+	}
+	for _, o := range unheard {
+		next = append(next, pointsJobs(tn, o)...)
 	}
 	for _, o := range heard {
 		vars := o.Variables
@@ -60,9 +63,9 @@ func (e *Engine) exitsOf(ctx context.Context, tn *tenant.Tenant, occurrences []c
 	return next, nil
 }
 
-// heard gives the occurrences that rules listen to, each with its share of what may follow, and how many had to be
-// dropped.
-func (e *Engine) heard(ctx context.Context, tn *tenant.Tenant, occurrences []crm.Occurrence) ([]crm.Occurrence, int, error) {
+// heard gives the occurrences that rules listen to, each with its share of what may follow, those that none does, and how
+// many had to be dropped.
+func (e *Engine) heard(ctx context.Context, tn *tenant.Tenant, occurrences []crm.Occurrence) (kept, unheard []crm.Occurrence, dropped int, err error) {
 	var os []crm.Occurrence
 	listens := map[string]bool{}
 	for _, o := range occurrences {
@@ -70,17 +73,20 @@ func (e *Engine) heard(ctx context.Context, tn *tenant.Tenant, occurrences []crm
 		if !asked {
 			n, err := tn.DB.Count(ctx, store.Query{Kind: Rules.Schema.Kind, Where: []store.Term{store.Where("liveTrigger", store.Eq, o.Trigger)}})
 			if err != nil {
-				return nil, 0, err
+				return nil, nil, 0, err
 			}
 			yes = n > 0
 			listens[o.Trigger] = yes
 		}
-		if yes && o.Depth <= maxDepthOfEvents {
+		switch {
+		case !yes:
+			unheard = append(unheard, o)
+		case o.Depth <= maxDepthOfEvents:
 			os = append(os, o)
 		}
 	}
-	kept, dropped := share(os)
-	return kept, dropped, nil
+	kept, dropped = share(os)
+	return kept, unheard, dropped, nil
 }
 
 // caused are the occurrences that an event's effect made, all of its runs together.

@@ -104,6 +104,8 @@ type Outcome struct {
 	Runs        []Enrol       `json:"runs"`
 	Skipped     []Skip        `json:"skipped"`
 	Warnings    []EventNotice `json:"warnings,omitempty"`
+	// Rescored: the event changed its lead's score so that something follows from that.
+	Rescored bool `json:"rescored,omitempty"`
 	// Error is why nothing came of the event, and never will.
 	Error *StepError `json:"error,omitempty"`
 }

@@ -97,7 +97,7 @@ func (e *Engine) Simulate(ctx context.Context, tn *tenant.Tenant, ruleID string,
 	if err != nil {
 		return nil, err
 	}
-	w := newWalk(tn, &Run{}, &course{ev, &r.Draft, lead, contact, stages}, lead, now)
+	w := newWalk(tn, &Run{}, &course{ev: ev, def: &r.Draft, lead: lead, contact: contact, stages: stages}, lead, now)
 	w.through = true
 	w.actions("", r.Draft.Actions)
 	tr := &trace{steps: w.steps, refused: map[string]string{}}

@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/tenant"
+)
+
+// settleScores lets the stored scores of leads follow what came into their ledgers, some seconds after it. It asks no
+// database where nothing came.
+func (a *App) settleScores(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, code := range a.book.Unsettled(time.Now()) {
+			if err := a.settleScoresOf(ctx, code); err != nil && ctx.Err() == nil {
+				a.log.Error("scores that are due wait for the daily look", "client", code, "error", err)
+			}
+		}
+	}
+}
+
+func (a *App) settleScoresOf(ctx context.Context, code string) error {
+	tn, release, err := a.Tenants.Use(ctx, code)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return a.book.Settle(ctx, tn, time.Now())
+}
+
+// rescoreAll lets the scores of every client be looked at once a day, also of those that sleep.
+func (a *App) rescoreAll(ctx context.Context) {
+	now := time.Now().UTC()
+	today := now.Format(time.DateOnly)
+	var due []string
+	var jobs []store.NewJob
+	for _, code := range a.Tenants.Codes(tenant.Active) {
+		if a.rescored[code] != today {
+			due, jobs = append(due, code), append(jobs, crm.Rescores(code, now))
+		}
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	if _, err := a.Runner.Enqueue(ctx, jobs...); err != nil {
+		if ctx.Err() == nil {
+			a.log.Error("scores cannot be looked at", "error", err)
+		}
+		return
+	}
+	for _, code := range due {
+		a.rescored[code] = today
+	}
+}
