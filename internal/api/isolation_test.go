@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/base64"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -53,7 +54,15 @@ func TestClientsDoNotSeeEachOther(t *testing.T) {
 				continue
 			}
 			path = concrete(t, path, ids)
-			then(path, w.ok(w.asA("GET", path, ""), 200))
+			m := w.ok(w.asA("GET", path, ""), 200)
+			if item.Get.OperationID == "getLeadScore" { // is of the moment: only that it fades changes it
+				delete(m, "at")
+				for _, r := range m["rows"].([]any) {
+					row := r.(map[string]any)
+					row["decayedTo"] = math.Round(row["decayedTo"].(float64))
+				}
+			}
+			then(path, m)
 		}
 	}
 	reads(func(path string, m map[string]any) { before[path] = text(m) })

@@ -22,7 +22,7 @@ func RegisterLeads(a *API, book *crm.Book) {
 	Client(a, Op{Route: "GET /api/crm/leads", ID: "listLeads", Tag: tag, Summary: "List and search leads",
 		Description: "Filters narrow each other. Scores are as stored."}, listLeads)
 	Client(a, Op{Route: "GET /api/crm/leads/{id}/score", ID: "getLeadScore", Tag: tag, Summary: "Explain a lead's score",
-		Description: "Exact at this moment, where the lead shows its score as it was last stored, at most a day ago. Each interaction counts once; most fade by half-lives, " +
+		Description: "Exact at this moment, where a lead shows its score as it was last stored: what the engine counts by itself follows in seconds, fading at least daily. Each interaction counts once; most fade by half-lives, " +
 			"and rules and groups of rules are bounded. An event has points by default only where no live rule of its trigger has a lead.score action."},
 		func(ctx context.Context, tn *tenant.Tenant, in *ByID) (*Answer[crm.ScoreView], error) {
 			v, err := book.Score(ctx, tn, in.ID)
@@ -39,6 +39,7 @@ func RegisterLeads(a *API, book *crm.Book) {
 			}
 			return &taggedLead{ETag: etag(l.Version), Body: l.View(l.Version)}, nil
 		})
+	a.nullable("ScoreView", "next")
 }
 
 type taggedLead struct {

@@ -90,7 +90,7 @@ func TestScoreLedger(t *testing.T) {
 	if got := pointsBy(a, "product_purchased"); fmt.Sprint(got) != "[45]" {
 		t.Errorf("a purchase of 1,000 gave %v", got)
 	}
-	eventually(t, "the lead shows it", func() string {
+	eventuallyIn(t, takeover, "the lead shows it", func() string {
 		l := c.call("GET", leadsPath+"/"+lead, nil).want(200)
 		if math.Abs(l.get("score").(float64)-a.get("total").(float64)) > 0.01 || l.get("grade") != "B1" {
 			return string(l.Body)

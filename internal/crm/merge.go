@@ -160,7 +160,7 @@ func (b *Book) merging(ctx context.Context, tn *tenant.Tenant, m *Merging, recor
 	into.Mark(m.ID)
 	into.UpdatedAt = m.At
 	into.regrade(m.ID, before.Score, m.At)
-	e.writes = append(e.writes, b.due(tn, into.ID))
+	e.writes = append(e.writes, b.Due(tn, into.ID))
 	e.writes = append(e.writes, KnowTags(tn, m.At, e.change.Added...)...)
 	e.writes = append(e.writes, news.Write(m.At, news.LeadUpdated, into.ID+"|"+m.ID, "lead", into.View(into.Version+1)), Changes.Update(e.change), Leads.Update(into))
 	return e, nil

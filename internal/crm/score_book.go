@@ -130,7 +130,7 @@ func (b *Book) Hear(ctx context.Context, tn *tenant.Tenant, h Heard) ([]store.Wr
 	for _, name := range names {
 		writes = append(writes, ScoreEvents.Ensure(NewPoints(tn.Code, l.ID, name, h.Source, h.Source, 0, h.At)))
 	}
-	return append(writes, b.due(tn, l.ID)), nil
+	return append(writes, b.Due(tn, l.ID)), nil
 }
 
 // rules are those by which what was written counts.

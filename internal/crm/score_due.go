@@ -33,8 +33,8 @@ const settleAfter = 10 * time.Second
 // dueCause begins the cause of rechecks of leads that were due.
 const dueCause = "due:"
 
-// due is the write by which a lead's stored score is due.
-func (b *Book) due(tn *tenant.Tenant, leadID string) store.Write {
+// Due is the write by which a lead's stored score is due.
+func (b *Book) Due(tn *tenant.Tenant, leadID string) store.Write {
 	b.unsettled.note(tn.Code, b.Now())
 	return ScoresDue.Ensure(&ScoreDue{ID: leadID, At: b.Now().UTC()})
 }

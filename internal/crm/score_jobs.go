@@ -43,9 +43,14 @@ func (b *Book) HandlePoints(ctx context.Context, tn *tenant.Tenant, j store.Job)
 	if err != nil {
 		return job.Result{}, err
 	}
-	return b.touch(ctx, tn, p.LeadID, "points:"+p.Rule+":"+p.Source, time.Time{}, func(l *Lead) []*ScoreEvent {
-		return []*ScoreEvent{NewPoints(tn.Code, l.ID, p.Rule, p.Source, p.Ref, p.Amount, p.At)}
-	})
+	l, err := b.LeadByID(ctx, tn, p.LeadID)
+	if errors.Is(err, store.ErrNotFound) {
+		return job.Result{}, nil // deleted meanwhile
+	}
+	if err != nil {
+		return job.Result{}, err
+	}
+	return job.Result{}, tn.DB.Commit(ctx, ScoreEvents.Ensure(NewPoints(tn.Code, l.ID, p.Rule, p.Source, p.Ref, p.Amount, p.At)), b.Due(tn, l.ID))
 }
 
 type recheckPayload struct {
@@ -77,12 +82,12 @@ func (b *Book) HandleRecheck(ctx context.Context, tn *tenant.Tenant, j store.Job
 			return job.Result{}, err
 		}
 	}
-	return b.touch(ctx, tn, p.LeadID, p.Cause, p.At, func(*Lead) []*ScoreEvent { return nil })
+	return b.touch(ctx, tn, p.LeadID, p.Cause, p.At)
 }
 
-// touch brings a lead's stored score up to its ledger with some more rows, in one commit, and gives what that owes. It is
-// looked at no earlier than at a moment, if there is one.
-func (b *Book) touch(ctx context.Context, tn *tenant.Tenant, leadID, cause string, earliest time.Time, rows func(*Lead) []*ScoreEvent) (job.Result, error) {
+// touch brings a lead's stored score up to its ledger, and gives what that owes. It is looked at no earlier than at a
+// moment, if there is one.
+func (b *Book) touch(ctx context.Context, tn *tenant.Tenant, leadID, cause string, earliest time.Time) (job.Result, error) {
 	defer b.locks.lock(tn.Code, leadID)()
 	var l *Lead
 	err := conflictFree(ctx, func() (err error) {
@@ -94,15 +99,11 @@ func (b *Book) touch(ctx context.Context, tn *tenant.Tenant, leadID, cause strin
 			at = earliest
 		}
 		var writes []store.Write
-		more := rows(l)
-		for _, r := range more {
-			writes = append(writes, ScoreEvents.Ensure(r))
-		}
 		before := *l
-		if err := b.rescore(ctx, tn, l, cause, l.Score, at, more...); err != nil {
+		if err := b.rescore(ctx, tn, l, cause, l.Score, at); err != nil {
 			return err
 		}
-		if len(more) == 0 && l.Score == before.Score && l.Grade == before.Grade && l.Decays == before.Decays && l.TurnsAt.Equal(before.TurnsAt) {
+		if l.Score == before.Score && l.Grade == before.Grade && l.Decays == before.Decays && l.TurnsAt.Equal(before.TurnsAt) {
 			return nil
 		}
 		if l.Score != before.Score || l.Grade != before.Grade {

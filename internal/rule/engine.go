@@ -277,8 +277,7 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 	eff.writes = append(eff.writes, facts...)
 	if !seen {
 		if p := interaction(tn, ev, lead, rules); p != nil {
-			points = append(points, p)
-			eff.writes = append(eff.writes, crm.ScoreEvents.Ensure(p))
+			eff.writes = append(eff.writes, crm.ScoreEvents.Ensure(p), e.Book.Due(tn, lead.ID))
 		}
 		if err := e.Book.Rescore(ctx, tn, lead, ev.ID, had, now, points...); err != nil {
 			return nil, err
