@@ -303,6 +303,11 @@ func (c secrets) setGoogle(ctx context.Context, in *googleSecretsInput) (*Answer
 		if kind, _ := b.ServiceAccount["type"].(string); kind != "service_account" {
 			bad.add("/serviceAccount/type", "Expected Google's key file of a service account.")
 		}
+		for _, name := range []string{"client_email", "private_key"} {
+			if v, _ := b.ServiceAccount[name].(string); v == "" {
+				bad.add("/serviceAccount/"+name, "Google's key file of a service account has it.")
+			}
+		}
 		subject, ok := crm.Email(b.Subject)
 		if !ok {
 			bad.add("/subject", "A service account needs the e-mail address of the user it acts for.")

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -124,7 +125,7 @@ func readTar(t *testing.T, file string) (out []tarEntry) {
 	r := tar.NewReader(z)
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		must(t, err)
@@ -186,7 +187,7 @@ func TestRestoreRefuses(t *testing.T) {
 		return es
 	}
 	bad := filepath.Join(out, "bad.tar")
-	for what, make := range map[string]func(){
+	for what, write := range map[string]func(){
 		"cut":             func() { must(t, os.WriteFile(bad, raw[:len(raw)*2/3], 0o600)) },
 		"cut at the end":  func() { must(t, os.WriteFile(bad, raw[:len(raw)-4], 0o600)) },
 		"empty":           func() { must(t, os.WriteFile(bad, nil, 0o600)) },
@@ -202,7 +203,7 @@ func TestRestoreRefuses(t *testing.T) {
 		"a strange name":  func() { writeTar(t, bad, with("authorized_keys", []byte("x"), tar.TypeReg)) },
 		"a strange place": func() { writeTar(t, bad, with("tenants/a/b.db", []byte("x"), tar.TypeReg)) },
 	} {
-		make()
+		write()
 		fresh := filepath.Join(t.TempDir(), "d")
 		if o, errs, code := runEcod(t, []string{"ECOD_DATA_DIR=" + fresh}, "restore", bad); code != 1 {
 			t.Errorf("%s: exit %d: %s%s", what, code, o, errs)
@@ -266,24 +267,41 @@ func dirNames(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// Media come back with the rest.
+// Media come back with the rest, also to a folder of their own, and lists that wait to be imported do.
 func TestBackupHoldsMedia(t *testing.T) {
 	t.Parallel()
-	meta, dir := newMeta(t), t.TempDir()
-	p := serve(t, dir, meta)
-	c := p.addClient("ACME", 1)
-	up := c.upload("file", "note.txt", []byte("hello, file")).want(201)
-	file := filepath.Join(t.TempDir(), "b.tar")
-	if _, errs, code := runEcod(t, []string{"ECOD_DATA_DIR=" + dir}, "backup", "--with-keys", file); code != 0 {
-		t.Fatal(errs)
-	}
-	p.kill()
-	other := filepath.Join(t.TempDir(), "other")
-	if _, errs, code := runEcod(t, []string{"ECOD_DATA_DIR=" + other}, "restore", file); code != 0 {
-		t.Fatal(errs)
-	}
-	c.e = serve(t, other, meta).engine
-	if got := c.call("GET", "/api/media/"+up.get("id").(string)+"/content", nil).want(200); string(got.Body) != "hello, file" {
-		t.Errorf("%q", got.Body)
+	for _, apart := range []bool{false, true} {
+		t.Run(fmt.Sprint("apart ", apart), func(t *testing.T) {
+			t.Parallel()
+			setting := func() string {
+				if apart {
+					return "ECOD_MEDIA_URL=file://" + filepath.Join(t.TempDir(), "blobs")
+				}
+				return "ECOD_LOG_LEVEL=debug"
+			}
+			meta, dir, here := newMeta(t), t.TempDir(), setting()
+			p := serve(t, dir, meta, here)
+			c := p.addClient("ACME", 1)
+			up := c.upload("file", "note.txt", []byte("hello, file")).want(201)
+			waits := filepath.Join(dir, "imports", "ACME", "imp_1.csv")
+			must(t, os.MkdirAll(filepath.Dir(waits), 0o700))
+			must(t, os.WriteFile(waits, []byte("name,phone\n"), 0o600))
+			file := filepath.Join(t.TempDir(), "b.tar")
+			if _, errs, code := runEcod(t, []string{"ECOD_DATA_DIR=" + dir, here}, "backup", "--with-keys", file); code != 0 {
+				t.Fatal(errs)
+			}
+			p.kill()
+			other, there := filepath.Join(t.TempDir(), "other"), setting()
+			if _, errs, code := runEcod(t, []string{"ECOD_DATA_DIR=" + other, there}, "restore", file); code != 0 {
+				t.Fatal(errs)
+			}
+			if got := readFile(t, other, "imports/ACME/imp_1.csv"); got != "name,phone" {
+				t.Errorf("%q", got)
+			}
+			c.e = serve(t, other, meta, there).engine
+			if got := c.call("GET", "/api/media/"+up.get("id").(string)+"/content", nil).want(200); string(got.Body) != "hello, file" {
+				t.Errorf("%q", got.Body)
+			}
+		})
 	}
 }

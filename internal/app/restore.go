@@ -174,6 +174,11 @@ func swap(dir, fresh string, old []string, media string) (aside string, err erro
 
 // merge copies the files of a folder, and of those below, into another, where they are not there.
 func merge(from, to string) error {
+	root, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
 	return filepath.WalkDir(from, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -189,7 +194,7 @@ func merge(from, to string) error {
 		if _, err := os.Stat(at); err == nil {
 			return nil
 		}
-		src, err := os.Open(p)
+		src, err := root.Open(rel)
 		if err != nil {
 			return err
 		}
