@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
@@ -39,6 +40,8 @@ type Config struct {
 	// OriginAllowed tells whether pages of an origin may call for a client; client "" asks for any client. nil: none may.
 	OriginAllowed func(client, origin string) bool
 
+	// Alone tells that no other process serves the same storage: what one before left running is over.
+	Alone    bool
 	Services store.DB     // keeps idempotency keys; it must know IdempotencyKeys.Schema. nil: keys are ignored
 	Ring     *secret.Ring // seals kept answers
 
@@ -70,6 +73,7 @@ type API struct {
 	callers     *buckets // calls, by caller
 	metrics     *httpMetrics
 	draining    atomic.Bool
+	node        string // this process, for those that come after it
 	onDrain     []func()
 	progress    map[string]progressOf // of jobs, by their type
 	openAPI     func() []byte
@@ -104,6 +108,7 @@ func New(cfg Config) *API {
 		public:      newBuckets(),
 		callers:     newBuckets(),
 		metrics:     newHTTPMetrics(cfg.Metrics),
+		node:        id.New("nod"),
 	}
 	if o := originOf(cfg.PublicURL); o != "" {
 		_ = a.crossOrigin.AddTrustedOrigin(o) // a proxy may hide our own origin from us

@@ -32,6 +32,7 @@ type IdempotencyKey struct {
 	Request    string    `json:"request,omitempty"` // the body's hash, sealed: a body may hold a password, which a bare hash would help to guess
 	State      string    `json:"state"`
 	Answer     string    `json:"answer,omitempty"` // sealed: it may hold a secret
+	Node       string    `json:"node,omitempty"`   // the process that runs it
 	LeaseUntil time.Time `json:"leaseUntil"`
 	CreatedAt  time.Time `json:"createdAt"`
 	ExpiresAt  time.Time `json:"expiresAt"`
@@ -119,7 +120,7 @@ func (a *API) once(w http.ResponseWriter, r *http.Request, caller Caller, key st
 	now := a.cfg.Now().UTC()
 	rec := &IdempotencyKey{
 		ID: id.Derived("idk", scope, r.Method, r.URL.EscapedPath(), key), Scope: scope, State: stateRunning,
-		LeaseUntil: now.Add(lease), CreatedAt: now, ExpiresAt: now.Add(keepAnswers),
+		Node: a.node, LeaseUntil: now.Add(lease), CreatedAt: now, ExpiresAt: now.Add(keepAnswers),
 	}
 	if err := a.sealHash(rec, hash); err != nil {
 		return err
@@ -215,7 +216,7 @@ func (a *API) begin(ctx context.Context, rec *IdempotencyKey, hash string) (*Ide
 			return nil, errMismatch()
 		case !over && old.State == stateDone:
 			return old, nil
-		case !over && old.LeaseUntil.After(now):
+		case !over && old.LeaseUntil.After(now) && (old.Node == a.node || !a.cfg.Alone): // alone, another process's request died with it
 			f := fault.New(fault.Conflict, "idempotency.in_progress", "The first request with this Idempotency-Key is still running.")
 			f.RetryAfter = time.Second
 			return nil, f

@@ -248,7 +248,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		Changed: a.Hub.Poke, Observe: a.metrics.delivery,
 	})
 	a.API = api.New(api.Config{
-		PublicURL: a.Config.PublicURL, Version: version, Log: log.With("part", "http"), Services: storage.Services, Ring: a.Keys.Ring,
+		PublicURL: a.Config.PublicURL, Version: version, Log: log.With("part", "http"), Alone: true, Services: storage.Services, Ring: a.Keys.Ring,
 		VerifyKey: func(_ context.Context, code, key string) (api.Caller, error) {
 			code, err := a.Tenants.Authenticate(code, key)
 			return api.Caller{Client: code, Kind: api.KindKey, KeyID: tenant.KeyID(key)}, err
@@ -269,6 +269,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 				_, err := storage.Services.Count(ctx, store.Query{Kind: tenant.Accounts.Schema.Kind, Where: []store.Term{store.Where("status", store.Eq, tenant.Erasing)}})
 				return err
 			}},
+			{Name: "inbox", Run: func(context.Context) error { return a.Intake.Healthy() }},
 			{Name: "workers", Run: func(context.Context) error { return a.Runner.Healthy() }},
 		},
 	})

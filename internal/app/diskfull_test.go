@@ -96,6 +96,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("%d messages and %d events stored, %d and %d refused: the disk was not full", len(messages), len(events), refusedMessage, refusedEvent)
 	}
 	p.send("GET", "/healthz", nil, nil).want(200)
+	p.send("GET", "/readyz", nil, nil).problem(503, "not_ready")
 	t.Logf("%d messages and %d events acknowledged, then %d and %d refused", len(messages), len(events), refusedMessage, refusedEvent)
 	p.kill()
 

@@ -29,6 +29,7 @@ type Intake struct {
 
 	receiving atomic.Int64 // calls of Receive under way
 	crowdedAt atomic.Int64 // when they were a crowd last, Unix ns
+	refusedAt atomic.Int64 // when a delivery could not be stored last, Unix ns; 0: one was since
 }
 
 // IntakeConfig is what an Intake is built from.
@@ -82,8 +83,12 @@ func (in *Intake) Receive(ctx context.Context, client string, body []byte) error
 	err := in.cfg.Inbox.Receive(ctx, &d)
 	in.receiving.Add(-1)
 	if err != nil {
+		if Unavailable(err) {
+			in.refusedAt.Store(time.Now().UnixNano())
+		}
 		return err
 	}
+	in.refusedAt.Store(0)
 	in.lanes.offer(d, in.cfg.Now()) // if there is no room, the sweep will bring it
 	return nil
 }
@@ -108,6 +113,17 @@ func (in *Intake) Replay(ctx context.Context, ids ...string) ([]string, error) {
 		}
 	}
 	return again, nil
+}
+
+// refusedFor is how long a delivery that could not be stored tells against the inbox.
+const refusedFor = 10 * time.Second
+
+// Healthy tells whether deliveries can be stored, as far as the last ones tell.
+func (in *Intake) Healthy() error {
+	if at := in.refusedAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < refusedFor {
+		return errors.New("the last webhook could not be stored")
+	}
+	return nil
 }
 
 // Backlog is how many deliveries are in the workers' hands or before them.

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -59,6 +60,14 @@ func (r *Registry) openHandle(ctx context.Context, e *entry) (*Tenant, error) {
 	tn = &Tenant{Code: e.code, DB: db, ring: r.cfg.Ring}
 	tn.account.Store(a)
 	r.mu.Lock()
+	for e.version > a.Version { // changed since it was read: who changed it must be served as it is now
+		r.mu.Unlock()
+		if a, err = r.read(ctx, e.code); err != nil {
+			return nil, fault.Wrap(errors.Join(err, db.Close()), fault.Unavailable, "client.unavailable", "The client's database cannot be reached now.")
+		}
+		tn.account.Store(a)
+		r.mu.Lock()
+	}
 	e.handle = tn
 	r.open[e] = true
 	r.mu.Unlock()
