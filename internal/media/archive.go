@@ -41,7 +41,7 @@ type Config struct {
 type Archive struct {
 	cfg      Config
 	decoding *semaphore.Weighted // a slot a core
-	cores    int64
+	heavy    *semaphore.Weighted // one, for a picture that takes much memory; asked for before decoding
 	fetching chan struct{}
 	locks    [64]sync.Mutex // by blob: who counts its records must not miss one
 
@@ -63,8 +63,7 @@ func New(cfg Config) (*Archive, error) {
 	if err := os.MkdirAll(cfg.Spool, 0o700); err != nil {
 		return nil, err
 	}
-	cores := int64(runtime.GOMAXPROCS(0))
-	a := &Archive{cfg: cfg, decoding: semaphore.NewWeighted(cores), cores: cores, fetching: make(chan struct{}, cfg.Fetch), buckets: map[string]bucketOf{}}
+	a := &Archive{cfg: cfg, decoding: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))), heavy: semaphore.NewWeighted(1), fetching: make(chan struct{}, cfg.Fetch), buckets: map[string]bucketOf{}}
 	if err := sweep(cfg.Spool, cfg.Now().Add(time.Hour)); err != nil {
 		return nil, err
 	}
@@ -334,30 +333,43 @@ type optimised struct {
 	sha string
 }
 
-// optimise is Optimise for a spooled file, as many at once as there are cores, heavy ones alone.
+// optimise is Optimise for a spooled file, as many at once as there are cores, of heavy ones one: it takes one of the
+// slots, and the other heavy ones wait for it elsewhere, so that small pictures of other clients go past them.
 func (a *Archive) optimise(ctx context.Context, mimeType string, s *Spooled) (*optimised, error) {
-	slots := int64(1)
-	if s.size > heavy/2 {
-		slots = a.cores
+	p, err := a.optimiseAs(ctx, mimeType, s, s.size > heavy/2)
+	if errors.Is(err, errHeavy) {
+		return a.optimiseAs(ctx, mimeType, s, true)
 	}
-	if err := a.decoding.Acquire(ctx, slots); err != nil {
+	return p, err
+}
+
+// errHeavy: a picture turned out to be heavy.
+var errHeavy = errors.New("media: a heavy picture")
+
+func (a *Archive) optimiseAs(ctx context.Context, mimeType string, s *Spooled, isHeavy bool) (*optimised, error) {
+	if isHeavy {
+		if err := a.heavy.Acquire(ctx, 1); err != nil {
+			return nil, err
+		}
+		defer a.heavy.Release(1)
+	}
+	if err := a.decoding.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer func() { a.decoding.Release(slots) }()
+	defer a.decoding.Release(1)
 	data, err := s.readAll()
 	if err != nil {
 		return nil, diskFault(err)
 	}
-	c := readContainer(base(mimeType), data)
-	if cfg, err := decodeConfig(base(mimeType), data); err == nil && slots == 1 && weight(base(mimeType), cfg, c) > heavy {
-		a.decoding.Release(1)
-		slots = 0
-		if err := a.decoding.Acquire(ctx, a.cores); err != nil {
-			return nil, err
-		}
-		slots = a.cores
+	kind := base(mimeType)
+	c := readContainer(kind, data)
+	if cfg, err := decodeConfig(kind, data); err == nil && !isHeavy && weight(kind, cfg, c) > heavy && !tooLarge(kind, cfg, c) {
+		return nil, errHeavy
 	}
-	p := &optimised{Picture: optimise(data, mimeType, c)}
+	p := &optimised{Picture: optimise(ctx, data, mimeType, c)}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	p.sha = hexSHA256(p.Data)
 	return p, nil
 }

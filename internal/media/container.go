@@ -15,6 +15,8 @@ type container struct {
 	sixteen     bool    // PNG: 16 bits a channel
 	samples     float64 // JPEG: per pixel, by its subsampling
 	progressive bool    // JPEG: all coefficients are held in memory while decoding
+	scans       int     // JPEG: how often its blocks are gone through, at most
+	frame       float64 // WebP: pixels of its largest frame, whatever its canvas is
 }
 
 func readContainer(mimeType string, b []byte) container {
@@ -43,6 +45,12 @@ const (
 // application segments only those stay that say how to read the colours.
 func readJPEG(b []byte) (c container) {
 	c.samples = 3
+	defer func() {
+		if c.clean == nil { // a decoder forgives what is not understood here, and goes on: every scan there may be counts
+			c.scans, c.samples, c.progressive = bytes.Count(b, []byte{0xff, jpegSOS}), 4, true
+		}
+	}()
+	framed := false
 	if len(b) < 4 || b[0] != 0xff || b[1] != jpegSOI {
 		return c
 	}
@@ -57,6 +65,9 @@ func readJPEG(b []byte) (c container) {
 		m := b[i+1]
 		if m == jpegEOI {
 			c.clean = append(out, 0xff, jpegEOI)
+			return c
+		}
+		if m == 0 { // a decoder passes over these two bytes alone
 			return c
 		}
 		if m == 0x01 || m >= 0xd0 && m <= 0xd7 {
@@ -86,13 +97,15 @@ func readJPEG(b []byte) (c container) {
 			out = append(out, segment...)
 		case m >= jpegAPP0 && m <= jpegAPP15, m == jpegCOM:
 		default:
-			if m >= 0xc0 && m <= 0xcf && m != 0xc4 && m != 0xc8 && m != 0xcc {
+			if m >= 0xc0 && m <= 0xcf && m != 0xc4 && m != 0xc8 && m != 0xcc && !framed { // a second one ends the decoding
+				framed = true
 				c.progressive = m == 0xc2
 				c.samples = jpegSamples(body)
 			}
 			out = append(out, segment...)
 		}
 		if m == jpegSOS { // coded data follows, up to a marker that is not a restart
+			c.scans++
 			from := i
 			for i+1 < len(b) && (b[i] != 0xff || b[i+1] == 0 || b[i+1] >= 0xd0 && b[i+1] <= 0xd7) {
 				i++
@@ -134,7 +147,7 @@ func readPNG(b []byte) (c container) {
 		i += 12 + int(n)
 		switch {
 		case kind == "IHDR" && n >= 9:
-			c.sixteen = body[8] == 16
+			c.sixteen = c.sixteen || body[8] == 16
 		case kind == "acTL":
 			c.animated = true
 		case kind == "eXIf":
@@ -178,6 +191,15 @@ func readWebP(b []byte) (c container) {
 			continue
 		case "ANIM", "ANMF":
 			c.animated = true
+		case "VP8 ":
+			if n >= 10 {
+				c.frame = max(c.frame, float64(binary.LittleEndian.Uint16(body[6:])&0x3fff)*float64(binary.LittleEndian.Uint16(body[8:])&0x3fff))
+			}
+		case "VP8L":
+			if n >= 5 {
+				size := binary.LittleEndian.Uint32(body[1:])
+				c.frame = max(c.frame, float64(size&0x3fff+1)*float64(size>>14&0x3fff+1))
+			}
 		}
 		at := len(out)
 		out = append(out, chunk...)

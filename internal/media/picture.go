@@ -2,6 +2,7 @@ package media
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"image"
@@ -21,7 +22,10 @@ const (
 
 	maxPixels     = 50_000_000 // larger ones are kept as they came, without a thumbnail
 	maxDecoded    = 256 << 20  // bytes in memory, likewise
-	heavy         = 64 << 20   // bytes in memory: decoded alone
+	maxEdge       = 1 << 16    // pixels in a row, likewise: a row is worked on as a whole
+	maxScans      = 64         // of a JPEG, likewise: cameras and tools write 1 to 14
+	maxWork       = 640 << 20  // samples of a JPEG in all of its scans, likewise: a second or so
+	heavy         = 64 << 20   // bytes in memory: decoded one at a time
 	stickerEdge   = 512        // a WebP so small may be a sticker, and stickers are sent as WebP
 	stickerSize   = 500 << 10
 	worthChanging = 0.9 // a picture that fits is replaced only by one that is so much smaller
@@ -42,10 +46,11 @@ type Picture struct {
 func Optimise(data []byte, mimeType string) Picture {
 	kind := base(mimeType)
 	c := readContainer(kind, data)
-	return optimise(data, mimeType, c)
+	return optimise(context.Background(), data, mimeType, c)
 }
 
-func optimise(data []byte, mimeType string, c container) (p Picture) {
+// optimise is Optimise; where ctx ends meanwhile, what it gives is not to be used.
+func optimise(ctx context.Context, data []byte, mimeType string, c container) (p Picture) {
 	p = Picture{Data: data, MIME: mimeType}
 	if c.clean != nil {
 		p.Data = c.clean
@@ -71,7 +76,7 @@ func optimise(data []byte, mimeType string, c container) (p Picture) {
 		}
 		return kept
 	}
-	img, err := decode(kind, data)
+	img, err := decode(ctx, kind, data)
 	if err != nil || img.Bounds().Empty() {
 		return kept
 	}
@@ -111,11 +116,16 @@ func weight(kind string, cfg image.Config, c container) float64 {
 	case kind == "image/gif":
 		perPixel = 1
 	}
-	return perPixel * float64(cfg.Width) * float64(cfg.Height)
+	return perPixel * max(float64(cfg.Width)*float64(cfg.Height), c.frame)
 }
 
+// tooLarge tells whether decoding would cost more memory or time than any picture is worth. A few bytes can ask for
+// very much of both: a JPEG whose scans repeat, a WebP whose frame is larger than it says.
 func tooLarge(kind string, cfg image.Config, c container) bool {
-	return int64(cfg.Width)*int64(cfg.Height) > maxPixels || weight(kind, cfg, c) > maxDecoded
+	pixels := max(float64(cfg.Width)*float64(cfg.Height), c.frame)
+	return pixels > maxPixels || max(cfg.Width, cfg.Height) > maxEdge || weight(kind, cfg, c) > maxDecoded ||
+		c.scans > maxScans || float64(c.scans)*c.samples*pixels > maxWork ||
+		kind == "image/webp" && c.clean == nil // its frame may be anywhere
 }
 
 func decodeConfig(kind string, data []byte) (image.Config, error) {
@@ -133,8 +143,21 @@ func decodeConfig(kind string, data []byte) (image.Config, error) {
 	return image.Config{}, fmt.Errorf("media: %s is not decoded", kind)
 }
 
-func decode(kind string, data []byte) (image.Image, error) {
-	r := bytes.NewReader(data)
+// until ends a decoder's reading with a context.
+type until struct {
+	ctx context.Context
+	r   *bytes.Reader
+}
+
+func (u until) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(b)
+}
+
+func decode(ctx context.Context, kind string, data []byte) (image.Image, error) {
+	r := until{ctx, bytes.NewReader(data)}
 	switch kind {
 	case "image/jpeg":
 		return jpeg.Decode(r)
