@@ -74,6 +74,11 @@ const (
 
 // authenticate finds out who calls. Every error is a fault or a Problem.
 func (a *API) authenticate(r *http.Request, o *operation) (Caller, error) {
+	if o.access != AccessPublic {
+		if err := saidOnce(r.Header, "X-Api-Key", "X-Client-Code", "Authorization"); err != nil {
+			return Caller{}, err
+		}
+	}
 	switch o.access {
 	case AccessAdmin:
 		return a.admin(r)
@@ -92,6 +97,19 @@ func (a *API) authenticate(r *http.Request, o *operation) (Caller, error) {
 		return c, nil
 	}
 	return Caller{}, nil
+}
+
+// saidOnce refuses a header that comes several times with different values: whoever stands between may have read another
+// one of them than we would.
+func saidOnce(h http.Header, names ...string) error {
+	for _, name := range names {
+		if vs := h[name]; len(slices.Compact(slices.Clone(vs))) > 1 {
+			f := fault.New(fault.Malformed, "auth.ambiguous", "The header %s came several times with different values.", strings.ToLower(name))
+			f.Fields = []fault.Field{{Pointer: "header." + name, Detail: "Expected one value."}}
+			return f
+		}
+	}
+	return nil
 }
 
 func (a *API) admin(r *http.Request) (Caller, error) {

@@ -72,6 +72,32 @@ func TestWhoMayCall(t *testing.T) {
 	}
 }
 
+// Credentials that come twice name one caller, or nobody.
+func TestCredentialsSentTwice(t *testing.T) {
+	h := newHouse(t)
+	twice := func(path, name string, values ...string) reply {
+		method := "GET"
+		if strings.HasSuffix(path, "/keys") {
+			method = "POST"
+		}
+		r := h.request(method, path, nil)
+		if name == "Authorization" && path == "/api/things" {
+			r.Header.Del("X-Api-Key")
+		}
+		r.Header[name] = values
+		return h.send(r)
+	}
+	for name, values := range map[string][]string{
+		"X-Client-Code": {"ACME", "BETA"}, "X-Api-Key": {goodKey, "wrong"}, "Authorization": {"Bearer session-viewer", "Bearer session-owner"},
+	} {
+		h.problem(twice("/api/things", name, values...), 400, "auth.ambiguous")
+		if r := twice("/api/things", name, values[0], values[0]); r.StatusCode != 200 {
+			t.Errorf("%s repeated: %d %s", name, r.StatusCode, r.body)
+		}
+	}
+	h.problem(twice("/api/clients/X/keys", "Authorization", "Bearer "+adminToken, "Bearer x"), 400, "auth.ambiguous")
+}
+
 func TestTooManyWrongCredentials(t *testing.T) {
 	h := newHouse(t, func(c *api.Config) { c.FailureBurst, c.FailuresPerSecond = 3, 0.1 })
 	wrong := []string{"X-Api-Key", "wrong"}
