@@ -162,10 +162,19 @@ func TestAccountsThatCannotWork(t *testing.T) {
 	if a := smtp("smtp.example.com", 8080).problem(422, ""); a.get("errors.0.pointer") != "/port" {
 		t.Errorf("%s", a.Body)
 	}
-	for _, url := range []string{"s3://acme?endpoint=http://127.0.0.1:9000", "s3://acme?endpoint=https://10.0.0.1", "s3://a", "s3://acme?endpoint=https://r2.example&x=1", "s3://acme?endpoint=ftp://r2.example"} {
+	for _, url := range []string{"s3://acme?endpoint=http://127.0.0.1:9000", "s3://acme?endpoint=https://10.0.0.1", "s3://a", "s3://acme?endpoint=https://r2.example&x=1", "s3://acme?endpoint=ftp://r2.example",
+		"s3://acme?endpoint=file:///tmp", "s3://../x", "s3://a..b", "s3://acme/../x?endpoint=https://r2.example", "s3://acme?endpoint=https://hunter2:pass@r2.example",
+		"s3://hunter2:pass@acme", "s3://acme?secretAccessKey=hunter2", "s3://acme?endpoint=https://r2.example/%3FsecretAccessKey=hunter2", "s3://acme#hunter2", "s3://acme?endpoint=https://r2.example%23hunter2"} {
 		a := e.admin("PUT", "/api/clients/ACME/secrets/storage", map[string]any{"url": url, "accessKeyId": "k", "secretAccessKey": "s"}).problem(422, "")
-		if a.get("errors.0.pointer") != "/url" {
+		if a.get("errors.0.pointer") != "/url" || strings.Contains(string(a.Body), "hunter2") {
 			t.Errorf("%s: %s", url, a.Body)
+		}
+	}
+	for member, address := range map[string]string{"from": "a@[127.0.0.1]", "replyTo": "a..b@acme.example"} {
+		set := map[string]any{"host": "mx.unknown.example", "port": 25, "security": "none", "from": "a@acme.example"}
+		set[member] = address
+		if a := e.admin("PUT", "/api/clients/ACME/secrets/smtp", set).problem(422, ""); a.get("errors.0.pointer") != "/"+member {
+			t.Errorf("%s: %s", address, a.Body)
 		}
 	}
 	if c.secretOf("smtp") != nil || c.secretOf("storage") != nil {

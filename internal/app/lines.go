@@ -204,6 +204,10 @@ func (l *lines) fitSMTP(ctx context.Context, s tenant.SMTP) (bad []fault.Field) 
 	switch {
 	case errors.Is(err, smtp.ErrForbidden):
 		bad = append(bad, fault.Field{Pointer: "/port", Detail: "Expected 25, 465, 587 or 2525; other ports only where the operator allows private networks."})
+	case err != nil && !smtp.IsAddress(s.From):
+		bad = append(bad, fault.Field{Pointer: "/from", Detail: "Expected name@domain, without quotes and brackets."})
+	case err != nil && s.ReplyTo != "" && !smtp.IsAddress(s.ReplyTo):
+		bad = append(bad, fault.Field{Pointer: "/replyTo", Detail: "Expected name@domain, without quotes and brackets."})
 	case err != nil:
 		bad = append(bad, fault.Field{Pointer: "/host", Detail: "The mail client does not take this account: " + err.Error() + "."})
 	}

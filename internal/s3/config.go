@@ -46,7 +46,7 @@ func ParseURL(raw string, getenv func(string) string) (Config, error) {
 		return ""
 	}
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "s3" || u.Opaque != "" {
+	if err != nil || u.Scheme != "s3" || u.Opaque != "" || u.Fragment != "" {
 		return Config{}, errors.New("not an address of the form s3://bucket?endpoint=https://…&region=auto")
 	}
 	if u.User != nil {
@@ -85,8 +85,8 @@ func ParseURL(raw string, getenv func(string) string) (Config, error) {
 
 // check gives the host that is called and whether over TLS.
 func (c Config) check() (host string, tls bool, err error) {
-	if !bucketName.MatchString(c.Bucket) || net.ParseIP(c.Bucket) != nil {
-		return "", false, errors.New("the bucket's name is 3 to 63 lower-case letters, digits, dots and hyphens")
+	if !bucketName.MatchString(c.Bucket) || strings.Contains(c.Bucket, "..") || net.ParseIP(c.Bucket) != nil {
+		return "", false, errors.New("the bucket's name is 3 to 63 lower-case letters, digits, hyphens and single dots")
 	}
 	if c.Prefix != "" {
 		if !strings.HasSuffix(c.Prefix, "/") {

@@ -53,6 +53,12 @@ func parseAddress(s string) (address, error) {
 	return a, nil
 }
 
+// IsAddress tells whether mail can be sent to a text, and from it.
+func IsAddress(s string) bool {
+	_, err := parseAddress(s)
+	return err == nil
+}
+
 func isAtext(b byte) bool {
 	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", b) >= 0
 }
