@@ -171,7 +171,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	}
 	desk.Cleared, desk.Tracked = bureau.Cleared, bureau.Tracked
 	a.Engine = &rule.Engine{
-		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate,
+		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate, IsPublic: smtp.IsPublic,
 		Doers: map[string]rule.Doer{
 			rule.SendTemplate: messages, rule.SendText: messages,
 			rule.SendEmail:  rule.Mails{Office: office},

@@ -417,9 +417,17 @@ func TestWebhooksOut(t *testing.T) {
 	e = start(t, t.TempDir(), newMeta(t))
 	c = e.addClient("ACME", 1)
 	c.call("POST", "/api/crm/automations/rules", obj{"name": "r", "trigger": "custom.tell", "actions": []obj{post("/x")}}).problem(422, "")
-	c.rule("custom.tell", nil, obj{"type": "webhook.post", "url": strings.Replace(site.URL, "http:", "https:", 1)})
+	for _, url := range []string{"https://127.0.0.1/", "https://[::1]:8443/", "https://10.0.0.1./x", "https://169.254.169.254/latest", "https://[::ffff:192.168.0.1]/"} {
+		a := c.call("POST", "/api/crm/automations/rules", obj{"name": "r", "trigger": "custom.tell", "actions": []obj{{"type": "webhook.post", "url": url}}}).problem(422, "")
+		shows(t, url, a, "errors.0.pointer", "/actions/0/url")
+	}
+	// a name is judged when it is called, in whatever case its scheme is written
+	c.rule("custom.tell", nil, obj{"type": "webhook.post", "url": strings.Replace(site.URL, "http://127.0.0.1", "HTTPS://localhost", 1)})
 	run = c.run(runOf(c.happen("custom.tell", "918143963821", nil)), "failed")
 	shows(t, "run", run, "error.code", "webhook.address")
+	if detail, _ := run.get("error.detail").(string); !strings.Contains(detail, "network") {
+		t.Errorf("refused for %q", detail)
+	}
 }
 
 // A rule that a lead enters again and again is stopped; others go on. Its author is warned of circles.
@@ -468,6 +476,20 @@ func TestLoopsAreBroken(t *testing.T) {
 	second := c.rule("stage_changed", nil, obj{"type": "branch", "condition": "lead.score > 5", "then": []obj{{"type": "lead.tag.add", "tags": []string{"x"}}}})
 	shows(t, "a circle", second, "warnings.0.code", "cycle", "warnings.0.path.0", second.get("id"), "warnings.0.path.1", first.get("id"), "warnings.0.path.2", second.get("id"))
 	shows(t, "published", c.call("POST", "/api/crm/automations/rules/"+first.get("id").(string)+"/publish", nil).want(200), "warnings.0.path.1", second.get("id"))
+}
+
+// An author is told of a stage that is not there: a lead would never come into it.
+func TestUnknownStagesAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	c := start(t, t.TempDir(), newMeta(t)).addClient("ACME", 1)
+	move := func(stage, pipeline string) obj {
+		return obj{"type": "lead.stage", "stage": stage, "pipeline": pipeline}
+	}
+	r := c.rule("deal_won", obj{"enabled": false}, obj{"type": "lead.stage", "stage": "booked"}, move("booked", "default"),
+		obj{"type": "branch", "condition": "true", "then": []obj{move("nowhere", "default")}, "else": []obj{move("booked", "b2b")}}, obj{"type": "lead.stage", "stage": "nowhere"})
+	r = c.call("POST", "/api/crm/automations/rules/"+r.get("id").(string)+"/publish", nil).want(200)
+	shows(t, "published", r, "status", "live", "warnings.0.code", "stage_unknown", "warnings.0.path.0", "/actions/2/then/0/stage",
+		"warnings.1.path.0", "/actions/2/else/0/stage", "warnings.2.path.0", "/actions/3/stage", "warnings.3", nil)
 }
 
 // A simulation goes through waits and tells when each step would be done.

@@ -3,7 +3,6 @@ package rule
 import (
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -230,8 +229,8 @@ func (v *validation) action(p string, a *Action, depth int) {
 	case CreateMeet:
 		v.meet(p, a)
 	case PostWebhook:
-		if u, err := url.Parse(a.URL); a.URL != "" && (err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && (u.Scheme != "http" || !v.private))) {
-			v.add(p+"/url", "must be an https address without a user")
+		if why := v.networks.refuse(a.URL); a.URL != "" && why != "" {
+			v.add(p+"/url", "%s", why)
 		}
 	case Wait:
 		v.wait(p, a)

@@ -121,10 +121,10 @@ func (d *Definition) validate(v *validation) error {
 }
 
 type validation struct {
-	fields  []fault.Field
-	count   int
-	absent  func(typ string) bool // whether nobody does a type of action here; nil: all are done
-	private bool                  // addresses in the operator's own networks are allowed, also without TLS
+	fields   []fault.Field
+	count    int
+	absent   func(typ string) bool // whether nobody does a type of action here; nil: all are done
+	networks networks
 }
 
 func (v *validation) add(pointer, format string, args ...any) {

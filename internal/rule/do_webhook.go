@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/chat"
@@ -101,8 +100,8 @@ func (w Webhooks) Plan(_ context.Context, tn *tenant.Tenant, t Task) (string, []
 	if err := json.Unmarshal(t.Input, &in); err != nil {
 		return "", nil, err
 	}
-	if !strings.HasPrefix(in.URL, "https://") && !w.Engine.PrivateNetworks {
-		return "", nil, &chat.Refusal{Code: "webhook.address", Detail: "The address is not an https address."}
+	if why := w.Engine.networks().refuse(in.URL); why != "" {
+		return "", nil, &chat.Refusal{Code: "webhook.address", Detail: "The address " + why + "."}
 	}
 	p := &Post{ID: id.Derived("pst", tn.Code, t.Seed), RunID: t.RunID, Step: t.Step, URL: in.URL, Body: in.Body, State: postPlanned, At: t.At}
 	return p.ID, []store.Write{Posts.Ensure(p)}, nil

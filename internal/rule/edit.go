@@ -53,7 +53,7 @@ func (e *Engine) Edit(ctx context.Context, tn *tenant.Tenant, ruleID string, ed 
 		return nil
 	})
 	if err == nil {
-		e.lookForCycle(ctx, tn, r)
+		e.lookOver(ctx, tn, r)
 	}
 	return r, err
 }

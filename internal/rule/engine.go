@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -35,6 +36,8 @@ type Engine struct {
 	Log   *slog.Logger
 	// PrivateNetworks lets rules name addresses in the operator's own networks, also without TLS.
 	PrivateNetworks bool
+	// IsPublic tells an address of the open internet from others: rules name no others; nil: all are.
+	IsPublic func(netip.Addr) bool
 	// Replied tells whether a contact wrote after some moment (chat.Desk.WroteSince); nil: nobody does.
 	Replied func(ctx context.Context, tn *tenant.Tenant, contactID string, since time.Time) (bool, error)
 	// Cancel gives up jobs that nobody needs any more (store.Queue.Cancel); they would do nothing. nil: they stay.

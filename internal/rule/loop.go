@@ -110,13 +110,39 @@ func cycle(r *Rule, others []*Rule) []string {
 	return nil
 }
 
-// lookForCycle notes in a rule the circle that it would close, for its author. It stands already: that it cannot be
-// looked for is no reason to tell otherwise.
-func (e *Engine) lookForCycle(ctx context.Context, tn *tenant.Tenant, r *Rule) {
+// lookOver notes in a rule, for its author, the circle that it would close and the stages that are not there. It stands
+// already: that they cannot be looked for is no reason to tell otherwise.
+func (e *Engine) lookOver(ctx context.Context, tn *tenant.Tenant, r *Rule) {
 	others, err := Rules.Find(ctx, tn.DB, store.Query{Limit: maxRules})
 	if err != nil {
 		e.Log.Warn("circles of rules cannot be looked for", "client", tn.Code, "error", err)
 		return
 	}
 	r.cycle = cycle(r, others)
+	stages, err := e.Book.Stages(ctx, tn)
+	if err != nil {
+		e.Log.Warn("the stages of a rule cannot be looked for", "client", tn.Code, "error", err)
+		return
+	}
+	r.strayStages = strayStages(stages, "/actions", r.Draft.Actions)
+}
+
+// strayStages gives where actions name a stage that is not there: such an action moves nobody. Without a pipeline the
+// lead's own is meant, which may be any.
+func strayStages(stages crm.Stages, at string, as []Action) (out []string) {
+	for i, a := range as {
+		p := at + "/" + itoa(i)
+		if a.Type == LeadStage {
+			known := slices.ContainsFunc(stages.All(), func(pl *crm.Pipeline) bool {
+				_, ok := pl.Stage(a.Stage)
+				return ok && (a.Pipeline == "" || a.Pipeline == pl.ID)
+			})
+			if !known {
+				out = append(out, p+"/stage")
+			}
+		}
+		out = append(out, strayStages(stages, p+"/then", a.Then)...)
+		out = append(out, strayStages(stages, p+"/else", a.Else)...)
+	}
+	return out
 }

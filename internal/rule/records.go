@@ -31,7 +31,10 @@ type Rule struct {
 	// PausedFor is why the engine paused the rule by itself: too_many_runs.
 	PausedFor string `json:"pausedFor,omitempty"`
 
-	cycle []string // the circle of rules that it would close, as far as that was looked for
+	// What its author is warned of, as far as that was looked for: the circle of rules that it would close, and where it
+	// names a stage that is not there.
+	cycle       []string
+	strayStages []string
 }
 
 // Rules is the kind.

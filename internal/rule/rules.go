@@ -61,13 +61,13 @@ func (e *Engine) Create(ctx context.Context, tn *tenant.Tenant, name string, ena
 		return nil, err
 	}
 	r.Version = 1
-	e.lookForCycle(ctx, tn, r)
+	e.lookOver(ctx, tn, r)
 	return r, nil
 }
 
 // check tells everything that is wrong with a definition here: also actions that nothing does.
 func (e *Engine) check(d *Definition) error {
-	return d.validate(&validation{private: e.PrivateNetworks, absent: func(typ string) bool {
+	return d.validate(&validation{networks: e.networks(), absent: func(typ string) bool {
 		_, outside := external[typ]
 		return outside && e.Doers[typ] == nil
 	}})
@@ -128,7 +128,7 @@ func (e *Engine) Publish(ctx context.Context, tn *tenant.Tenant, ruleID string) 
 		return nil
 	})
 	if err == nil {
-		e.lookForCycle(ctx, tn, r)
+		e.lookOver(ctx, tn, r)
 	}
 	return r, err
 }
@@ -160,8 +160,8 @@ func (e *Engine) Delete(ctx context.Context, tn *tenant.Tenant, ruleID string) e
 
 // Warning is something that an author should look at.
 type Warning struct {
-	Code string   `json:"code"`
-	Path []string `json:"path"`
+	Code string   `json:"code" doc:"cycle, or stage_unknown."`
+	Path []string `json:"path" doc:"Of a circle: the rules along it, by id. Of a stage that no pipeline has: where it stands in the rule."`
 }
 
 // RuleView is a rule as the API shows it.
@@ -203,14 +203,19 @@ func (r *Rule) View() RuleView {
 	return v
 }
 
-// warnings tells of a rule that its own actions may lead back to. It is not entered twice by one cause.
+// warnings tells of a rule that its own actions may lead back to (it is not entered twice by one cause), and of stages that
+// are not there.
 func (r *Rule) warnings() []Warning {
 	path := r.cycle
 	if path == nil {
 		path = cycle(r, nil)
 	}
-	if path == nil {
-		return []Warning{}
+	out := []Warning{}
+	if path != nil {
+		out = append(out, Warning{"cycle", path})
 	}
-	return []Warning{{"cycle", path}}
+	for _, at := range r.strayStages {
+		out = append(out, Warning{"stage_unknown", []string{at}})
+	}
+	return out
 }
