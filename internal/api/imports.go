@@ -33,7 +33,7 @@ func RegisterImports(a *API, book *crm.Book) {
 	file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 	Stream(a, AccessClient, Op{Route: "POST /api/crm/leads/import", ID: "importLeads", Tag: tag, Summary: "Import leads from a CSV file", Status: http.StatusAccepted, MaxBody: maxImport,
 		Description: "The first row names the columns: name, phone, email, source, tags (separated by ;), stage, pipeline, ownerId, value, currency; any other is a custom field. " +
-			"A row with a phone or an e-mail that a lead has completes that lead. The job shows progress, and in the end result.errorsUrl: the rows that were left out, and why.",
+			"A row with a phone or an e-mail that a lead has completes that lead. The first row has at most 300 columns and 64 KiB; a row of more than 300 cells or 256 KiB is left out. The job shows progress, and in the end result.errorsUrl: the rows that were left out, and why.",
 		Doc: func(op *huma.Operation) {
 			op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 				"text/csv":            {Schema: file},

@@ -33,6 +33,9 @@ type row struct {
 	next   int64  // where the row after it begins
 }
 
+// maxAhead is about how many bytes of a file are read ahead of what was done.
+const maxAhead = 4 << 20
+
 // person is what tells two rows of one window to be of different people: such rows are not done in one commit.
 func (r row) persons() []string {
 	var out []string
@@ -82,8 +85,8 @@ func (w *importer) fetch(stages Stages) error {
 	if len(w.ahead) > 0 {
 		n = w.ahead[len(w.ahead)-1].n
 	}
-	for len(w.ahead) < window && !w.ended {
-		cells, err := w.sheet.next()
+	for len(w.ahead) < window && !w.ended && (len(w.ahead) == 0 || w.sheet.offset()-w.im.Offset < maxAhead) {
+		cells, wrong, err := w.sheet.next()
 		if errors.Is(err, io.EOF) {
 			w.ended = true
 			return nil
@@ -92,8 +95,10 @@ func (w *importer) fetch(stages Stages) error {
 			return job.Dead("import.file", err)
 		}
 		n++
-		r := row{n: n, next: w.sheet.offset()}
-		if r.lead, r.reason = w.sheet.lead(cells, country, stages); r.reason != "" {
+		r := row{n: n, next: w.sheet.offset(), reason: wrong}
+		if wrong != "" {
+			// told as it is
+		} else if r.lead, r.reason = w.sheet.lead(cells, country, stages); r.reason != "" {
 			r.lead = nil
 		}
 		w.ahead = append(w.ahead, r)

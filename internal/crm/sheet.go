@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -18,9 +19,16 @@ import (
 // semicolons or tabs, with line ends of any kind, also inside of quotes.
 type sheet struct {
 	columns []string // what each column is: a known name, "fields.…", or "" for one that is passed over
-	csv     *csv.Reader
-	base    int64 // of the reader in the file
+	records *records
+	csv     *csv.Reader // reads one record at a time, of which records has made sure that it is small
 }
+
+// What a file may have: a cell costs many times its bytes once it is read.
+const (
+	maxHeader  = 64 << 10 // bytes
+	maxRow     = 256 << 10
+	maxColumns = 300
+)
 
 // readOnly are the columns of an export that an import passes over.
 var readOnly = []string{"id", "contactid", "status", "score", "grade", "version", "createdat", "updatedat", "lastactivityat"}
@@ -40,20 +48,22 @@ func openSheet(r io.Reader) (*sheet, error) {
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 		return nil, err
 	}
-	s := &sheet{}
+	s, begin := &sheet{}, int64(0)
 	if bytes.HasPrefix(head, bom) {
 		if _, err := br.Discard(len(bom)); err != nil {
 			return nil, err
 		}
-		head, s.base = head[len(bom):], int64(len(bom))
+		head, begin = head[len(bom):], int64(len(bom))
 	}
-	s.reader(br, separator(head))
-	names, err := s.csv.Read()
-	if errors.Is(err, io.EOF) {
+	s.reader(br, begin, separator(head))
+	names, wrong, err := s.read(maxHeader)
+	switch {
+	case errors.Is(err, io.EOF):
 		return nil, badFile("The file is empty.")
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
+	case wrong != "":
+		return nil, badFile(fmt.Sprintf("The first row has at most %d columns and %d KiB.", maxColumns, maxHeader>>10))
 	}
 	seen := map[string]bool{}
 	for _, name := range names {
@@ -85,9 +95,22 @@ func badFile(detail string) error {
 	return f
 }
 
-func (s *sheet) reader(r io.Reader, comma rune) {
-	s.csv = csv.NewReader(r)
+func (s *sheet) reader(r *bufio.Reader, offset int64, comma rune) {
+	s.records = &records{r: r, offset: offset, comma: byte(comma)}
+	s.csv = csv.NewReader(s.records)
 	s.csv.Comma, s.csv.LazyQuotes, s.csv.FieldsPerRecord, s.csv.ReuseRecord = comma, true, -1, true
+}
+
+// read gives the cells of the next record, none for an empty line; wrong: it is more than may be read, and was passed over.
+func (s *sheet) read(most int) (cells []string, wrong string, err error) {
+	for {
+		if wrong, err = s.records.next(most); err != nil || wrong != "" {
+			return nil, wrong, err
+		}
+		if cells, err = s.csv.Read(); !errors.Is(err, io.EOF) { // an empty line is no record
+			return cells, "", err
+		}
+	}
 }
 
 // separator finds out what separates the columns: what the header has most of, outside of quotes.
@@ -119,23 +142,23 @@ func (s *sheet) seek(f io.ReadSeeker, offset int64) error {
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return err
 	}
-	s.base = offset
-	s.reader(bufio.NewReaderSize(f, 64<<10), s.csv.Comma)
+	s.reader(bufio.NewReaderSize(f, 64<<10), offset, s.csv.Comma)
 	return nil
 }
 
 // offset is where the next row begins.
-func (s *sheet) offset() int64 { return s.base + s.csv.InputOffset() }
+func (s *sheet) offset() int64 { return s.records.offset }
 
-// next gives the cells of the next row that has any; they are good until the next call. io.EOF after the last.
-func (s *sheet) next() ([]string, error) {
+// next gives the cells of the next row that has any; they are good until the next call. wrong is why it has them, and
+// cannot be read. io.EOF after the last.
+func (s *sheet) next() (cells []string, wrong string, err error) {
 	for {
-		cells, err := s.csv.Read()
-		if err != nil {
-			return nil, err
+		cells, wrong, err := s.read(maxRow)
+		if err != nil || wrong != "" {
+			return nil, wrong, err
 		}
 		if slices.ContainsFunc(cells, func(c string) bool { return strings.TrimSpace(c) != "" }) {
-			return cells, nil
+			return cells, "", nil
 		}
 	}
 }
@@ -147,7 +170,7 @@ func ScanSheet(r io.Reader) (rows int, err error) {
 		return 0, err
 	}
 	for ; ; rows++ {
-		cells, err := s.next()
+		cells, _, err := s.next()
 		if errors.Is(err, io.EOF) {
 			return rows, nil
 		}

@@ -37,7 +37,7 @@ func TestSheet(t *testing.T) {
 				if got := strings.Join(s.columns, "|"); got != "name|phone|tags|fields.name|fields.Town||" {
 					t.Errorf("%s: columns %s", name, got)
 				}
-				first, err := s.next()
+				first, _, err := s.next()
 				if err != nil {
 					t.Fatal(name, err)
 				}
@@ -48,14 +48,14 @@ func TestSheet(t *testing.T) {
 				if err := s.seek(f, s.offset()); err != nil {
 					t.Fatal(name, err)
 				}
-				second, err := s.next()
+				second, _, err := s.next()
 				if err != nil {
 					t.Fatal(name, err)
 				}
 				if lead, reason = s.lead(second, "IN", Stages{}); reason != "" || lead.Name != "Ben" || lead.Phone != "+918143963822" {
 					t.Errorf("%s: %+v %s", name, lead, reason)
 				}
-				if _, err := s.next(); !errors.Is(err, io.EOF) {
+				if _, _, err := s.next(); !errors.Is(err, io.EOF) {
 					t.Errorf("%s: %v after the last row", name, err)
 				}
 			}
@@ -95,7 +95,7 @@ func FuzzSheet(f *testing.F) {
 			t.Fatal(err)
 		}
 		for i := 0; ; i++ { // each row read anew from where the one before ended
-			cells, err := s.next()
+			cells, _, err := s.next()
 			if errors.Is(err, io.EOF) {
 				if i != n {
 					t.Fatalf("%d rows in steps, %d at once", i, n)
