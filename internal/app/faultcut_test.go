@@ -1083,6 +1083,104 @@ func TestFaultCut(t *testing.T) {
 			ignore: []string{"metaId", "content"}, // Meta's id of the file is random
 		},
 		{
+			name:    "webhook.message that counts for a lead",
+			prepare: func(w *world) { w.points(1) },
+			do: func(w *world) step {
+				return w.ingest(w.from("918143963821", "", "wamid.s", "What is the price?"), "dlv_s")
+			},
+			expect: func(w *world) {
+				if w.ledger() != "automation:rul_fixed reply substantive intent" || len(w.dues()) != 1 {
+					w.t.Errorf("ledger %s, due %v", w.ledger(), w.dues())
+				}
+			},
+		},
+		{
+			name: "automation.event that counts by itself",
+			do:   func(w *world) step { return run(w.engine.HandleEvent, w.eventJob(nil)) },
+			expect: func(w *world) {
+				if w.ledger() != "form_submitted" || len(w.dues()) != 1 || w.lead().Score != 0 {
+					w.t.Errorf("ledger %s, due %v, lead %+v", w.ledger(), w.dues(), w.lead())
+				}
+			},
+		},
+		{
+			name:    "automation.event that crosses",
+			prepare: func(w *world) { w.bought(); w.hears("score_crossed") },
+			do: func(w *world) step {
+				w.rule(`{"trigger":"custom.points","actions":[{"type":"lead.score","points":20}]}`)
+				return run(w.engine.HandleEvent, w.eventJobOf("custom.points", "e2", nil))
+			},
+			expect: func(w *world) {
+				if l := w.lead(); l.Score != 50 || l.Grade != "B2" || len(l.Crossed) != 2 {
+					w.t.Errorf("lead %+v", l)
+				}
+			},
+		},
+		{
+			name: "automation.wake that crosses",
+			prepare: func(w *world) {
+				w.bought()
+				w.hears("score_crossed")
+				w.rule(`{"trigger":"form_submitted","actions":[{"type":"wait","for":"1h"},{"type":"lead.score","points":20}]}`)
+				_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJobOf("form_submitted", "e2", nil))
+				w.must(err)
+				w.now = w.now.Add(time.Hour)
+			},
+			do: func(w *world) step {
+				return run(w.engine.HandleWake, store.Job{Type: rule.WakeJob, Tenant: "ACME", Payload: payload(map[string]string{"runId": w.onlyRun().ID, "step": "0"})})
+			},
+			expect: func(w *world) {
+				if l := w.lead(); l.Score < 49.9 || l.Grade != "B2" || len(l.Crossed) != 2 {
+					w.t.Errorf("lead %+v", l)
+				}
+			},
+		},
+		{
+			name:    "crm.points",
+			prepare: func(w *world) { w.points(1) },
+			do: func(w *world) step {
+				n := crm.PointsOf(w.tn, w.lead().ID, crm.PointsOptOut, "src", "ref", 0, w.now)
+				return run(w.engine.Book.HandlePoints, store.Job{Type: n.Type, Tenant: "ACME", Payload: n.Payload})
+			},
+			expect: func(w *world) {
+				if w.ledger() != "automation:rul_fixed opt_out" || len(w.dues()) != 1 {
+					w.t.Errorf("ledger %s, due %v", w.ledger(), w.dues())
+				}
+			},
+		},
+		{
+			name: "score.recheck of a lead that is due",
+			prepare: func(w *world) {
+				w.hears("score_crossed")
+				_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJobOf("product_purchased", "e1", nil))
+				w.must(err)
+			},
+			do: func(w *world) step { return run(w.engine.Book.HandleRecheck, w.recheckJob()) },
+			expect: func(w *world) {
+				if l := w.lead(); l.Score != 30 || l.Grade != "B3" || len(w.dues()) != 0 {
+					w.t.Errorf("lead %+v, due %v", l, w.dues())
+				}
+			},
+		},
+		{
+			name: "score.refresh",
+			prepare: func(w *world) { // of two leads, one's grade has turned
+				w.bought()
+				w.now = w.now.Add(time.Second)
+				w.madeOther("m1")
+				n := crm.PointsOf(w.tn, w.leadID("m1"), "form_submitted", "src", "", 0, w.now)
+				_, err := w.engine.Book.HandlePoints(context.Background(), w.tn, store.Job{Type: n.Type, Tenant: "ACME", Payload: n.Payload})
+				w.must(err)
+				_, err = w.engine.Book.HandleRecheck(context.Background(), w.tn, w.recheckJob())
+				w.must(err)
+				w.now = w.now.Add(100 * 24 * time.Hour)
+			},
+			do: func(w *world) step {
+				n := crm.Rescores("ACME", w.now)
+				return run(w.engine.Book.HandleRescores, store.Job{Type: n.Type, Tenant: "ACME", Payload: n.Payload})
+			},
+		},
+		{
 			name:    "campaign.turn",
 			prepare: func(w *world) { w.campaign("email", true); w.turn("pause") },
 			do: func(w *world) step {

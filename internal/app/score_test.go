@@ -171,25 +171,28 @@ func TestScoreCrossed(t *testing.T) {
 	c.wantTotal(lead, 30+18+3+10)
 }
 
-// What was counted before a crash is there after it, and counts once.
-func TestScoreSurvivesRestart(t *testing.T) {
+// What was counted before the process was killed is there after it, counts once, and comes into the lead.
+func TestScoreSurvivesAKill(t *testing.T) {
 	t.Parallel()
 	dir, meta := t.TempDir(), newMeta(t)
-	e := start(t, dir, meta)
-	c := e.addClient("ACME", 1)
+	p := serve(t, dir, meta)
+	c := p.addClient("ACME", 1)
 	lead := c.happens("form_submitted", "f-1", "918143963821", nil).get("leadId").(string)
-	body := e.inbound(c, "918143963821", "Ana", "Hello", "wamid.1")
-	e.webhook(body).want(200)
+	body := p.inbound(c, "918143963821", "Ana", "Hello", "wamid.1")
+	p.webhook(body).want(200)
 	eventually(t, "the message counts", func() string {
 		if a := c.scoreOf(lead); len(pointsBy(a, "reply")) != 1 {
 			return string(a.Body)
 		}
 		return ""
 	})
-	e.stop()
-	e2 := start(t, dir, meta)
-	c.e = e2
-	e2.webhook(body).want(200)
+	if l := c.call("GET", leadsPath+"/"+lead, nil).want(200); l.get("score") != 0.0 {
+		t.Fatalf("nothing is due any more: %s", l.Body)
+	}
+	p.kill()
+	p2 := serve(t, dir, meta)
+	c.e = p2.engine
+	p2.webhook(body).want(200)
 	c.happens("form_submitted", "f-1", "918143963821", nil)
 	eventuallyIn(t, takeover, "the lead shows it", func() string {
 		l := c.call("GET", leadsPath+"/"+lead, nil).want(200)

@@ -91,7 +91,17 @@ func (l *Lead) regrade(cause string, was float64, at time.Time) {
 		return
 	}
 	// never in place: what the lead was copied from has the same crossings
-	l.Crossed = append(append([]Crossing{}, l.Crossed[max(0, len(l.Crossed)+1-crossingsKept):]...), Crossing{cause, before, l.Grade, was, l.Score, at})
+	l.Crossed = append(append([]Crossing{}, l.Crossed[max(0, len(l.Crossed)+1-crossingsKept):]...), Crossing{cause, before, l.Grade, thousandths(was), thousandths(l.Score), at})
+}
+
+// refit brings the letter of the grade up to what is known of the lead now.
+func (l *Lead) refit() {
+	fit, _ := l.Fit()
+	fresh := grade(fit, l.Score, l.Grade)
+	if len(l.Grade) == len(fresh) {
+		fresh = fresh[:1] + l.Grade[1:]
+	}
+	l.Grade = fresh
 }
 
 // occurrence is what a crossing means to the client's rules.

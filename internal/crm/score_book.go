@@ -62,8 +62,9 @@ func (b *Book) rescore(ctx context.Context, tn *tenant.Tenant, l *Lead, cause st
 		at = l.ScoredAt
 	}
 	t := count(all, tn.Account().Zone())
-	l.Score, l.ScoredAt, l.Decays = thousandths(t.total(at)), at, t.fades(t.from(at))
-	l.regrade(cause, was, at)
+	l.Score, l.ScoredAt, l.Decays = t.total(at), at, t.fades(t.from(at))
+	l.regrade(cause, was, at) // by the exact score: its turn is computed by that too
+	l.Score = thousandths(l.Score)
 	l.TurnsAt = t.turn(at, at.Add(turnAhead), time.Hour, l.Grade)
 	return nil
 }
@@ -159,7 +160,7 @@ func (h Heard) rules() []string {
 // buying are words by which people ask for a price, or for room.
 var buying = strings.Fields(`price prices pricing cost costs fee fees charge charges quote quotation rate rates discount buy purchase order
 	available availability book booking appointment slot slots reserve reservation
-	precio precios cuesta cuanto cuánto disponible cita reservar preço preços custa quanto disponível agendar prix combien coûte rendez
+	precio precios cuesta cuanto cuánto disponible reservar preço preços custa quanto disponível agendar prix combien coûte rendez
 	kitna kitne daam`)
 
 func asks(words []string) bool {

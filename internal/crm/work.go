@@ -102,7 +102,7 @@ func (b *Book) complete(ctx context.Context, tn *tenant.Tenant, m *Mutation, c *
 		event = news.LeadCreated
 	}
 	l.Mark(m.ID)
-	l.regrade(m.ID, l.Score, m.At)
+	l.refit()
 	e.writes = append(e.writes, KnowTags(tn, m.At, c.Added...)...)
 	e.writes = append(e.writes, news.Write(m.At, event, l.ID+"|"+m.ID, "lead", l.View(l.Version+1)), Changes.Update(c), Leads.Update(l))
 	return e, nil
