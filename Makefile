@@ -20,5 +20,8 @@ lint:
 format:
 	gofmt -w cmd internal bench
 
+bench:
+	go run ./bench
+
 ci:
 	bash .ci/run

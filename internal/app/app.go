@@ -158,7 +158,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 
 	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})
 	book := &crm.Book{Now: time.Now}
-	desk := &chat.Desk{Book: book, Graph: graph, Now: time.Now, Log: log.With("part", "chat")}
+	desk := &chat.Desk{PrivateLinks: cfg.AllowPrivate, Book: book, Graph: graph, Now: time.Now, Log: log.With("part", "chat")}
 	postbox := smtp.New(smtp.Config{AllowPrivate: cfg.AllowPrivate, CommandTimeout: 30 * time.Second, DataTimeout: 2 * time.Minute})
 	a.onClose("mail connections", func(context.Context) error { postbox.Close(); return nil })
 	office := &mail.Office{Book: book, SMTP: postbox, Now: time.Now, Log: log.With("part", "mail")}

@@ -36,6 +36,7 @@ type Composed struct {
 // Compose checks a draft against what is known now, and gives the message it will become and the job that makes it; the
 // job leaves a Composed. Nothing is written. seed names the message: the same seed gives the same message.
 func (d *Desk) Compose(ctx context.Context, tn *tenant.Tenant, seed string, dr Draft) (store.NewJob, Composed, error) {
+	dr.PrivateLinks = d.PrivateLinks
 	if err := dr.Check(); err != nil {
 		return store.NewJob{}, Composed{}, err
 	}

@@ -3,6 +3,7 @@ package chat
 import (
 	"bytes"
 	"encoding/json"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -20,10 +21,11 @@ type Draft struct {
 	Recipient      string `json:"recipient,omitempty"` // a business-scoped user id
 	ConversationID string `json:"conversationId,omitempty"`
 
-	Type    string          `json:"type"`
-	Object  json.RawMessage `json:"object"`            // Graph's object of that type; files are ours, by id, or links
-	ReplyTo string          `json:"replyTo,omitempty"` // a wamid, or our id of a message
-	From    string          `json:"from,omitempty"`    // a phone number id
+	Type         string          `json:"type"`
+	PrivateLinks bool            `json:"-"`                 // links may lead into private networks
+	Object       json.RawMessage `json:"object"`            // Graph's object of that type; files are ours, by id, or links
+	ReplyTo      string          `json:"replyTo,omitempty"` // a wamid, or our id of a message
+	From         string          `json:"from,omitempty"`    // a phone number id
 }
 
 // maxObject bounds an object, which travels sealed in a job's payload.
@@ -73,6 +75,9 @@ func (dr *Draft) Check() error {
 		return fault.BadFields(bad)
 	}
 	checkObject(dr.Type, look{at, v, &bad})
+	if !dr.PrivateLinks {
+		refusePrivate(at, v, &bad)
+	}
 	if dr.Type == "reaction" && dr.ReplyTo != "" {
 		bad = append(bad, fault.Field{Pointer: "/replyTo", Detail: "A reaction names its message itself."})
 	}
@@ -175,6 +180,38 @@ func checkObject(typ string, l look) {
 	case "template":
 		checkTemplateObject(l)
 	}
+}
+
+// refusePrivate finds links into networks of nobody else's: Meta, who fetches them, could not, and they are no business of
+// a client's.
+func refusePrivate(at string, v any, bad *[]fault.Field) {
+	switch x := v.(type) {
+	case map[string]any:
+		for k, e := range x {
+			if s, ok := e.(string); ok && k == "link" && privateHost(s) {
+				*bad = append(*bad, fault.Field{Pointer: at + "/link", Detail: "Expected an address on the public internet."})
+			}
+			refusePrivate(at+"/"+k, e, bad)
+		}
+	case []any:
+		for i, e := range x {
+			refusePrivate(at+"/"+strconv.Itoa(i), e, bad)
+		}
+	}
+}
+
+func privateHost(link string) bool {
+	u, err := url.Parse(link)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".internal")
+	}
+	ip = ip.Unmap()
+	return !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.IsLoopback()
 }
 
 // checkFile: an id of ours or a public link, and what may stand beside it.

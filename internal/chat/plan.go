@@ -50,6 +50,9 @@ type Desk struct {
 	// Tracked gives the writes by which a campaign learns how its message stands; they go into the same commit, before it.
 	Tracked func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.Write, error)
 
+	// PrivateLinks lets clients name files on private networks.
+	PrivateLinks bool
+
 	turns turns
 	rests rests
 }

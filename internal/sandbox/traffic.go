@@ -233,6 +233,7 @@ func (w *World) Troubles(ctx context.Context) (out []error) {
 				Items []struct {
 					ID, Type, State string
 					Error, Trouble  *struct{ Code string }
+					Held            *struct{ Reason string }
 				}
 			}
 			if err := w.call(ctx, c, http.MethodGet, q.path, nil, &bad); err != nil {
@@ -243,6 +244,9 @@ func (w *World) Troubles(ctx context.Context) (out []error) {
 				why := b.Error
 				if why == nil {
 					why = b.Trouble
+				}
+				if why == nil && b.Held != nil {
+					why = &struct{ Code string }{b.Held.Reason}
 				}
 				if why == nil {
 					why = &struct{ Code string }{"no reason given"}
