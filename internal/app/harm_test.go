@@ -1,10 +1,17 @@
 package app_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
 // A client's own key is no weapon: what its rules ask for too much of fails, and its neighbour is served meanwhile.
@@ -45,5 +52,72 @@ func TestNoClientHarmsOthers(t *testing.T) {
 	}
 	if d := time.Since(began); d > 10*time.Second {
 		t.Errorf("it took %s", d)
+	}
+}
+
+// What hangs for a client, webhooks, files and mail, holds up neither the messages that it writes nor its neighbour's files.
+func TestNoClientWaitsForItsSlowWork(t *testing.T) {
+	t.Parallel()
+	meta := newMeta(t)
+	e := start(t, t.TempDir(), meta, private)
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
+
+	gone := make(chan struct{})
+	site := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-gone:
+		}
+	}))
+	t.Cleanup(site.Close)
+	t.Cleanup(func() { close(gone) })
+	t.Cleanup(meta.Close)                         // and nothing that hangs is waited for
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes calls, and greets nobody
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mute.Close() })
+	c.e.admin("PUT", "/api/clients/ACME/secrets/smtp", map[string]any{"host": "127.0.0.1", "port": mute.Addr().(*net.TCPAddr).Port, "security": "none",
+		"username": "acme", "password": "mail-password", "from": "hello@acme.example"}).want(200)
+	token := sha256.Sum256([]byte(c.Token))
+	meta.When(-1, func(r whatsapptest.Request) bool {
+		return isDownload(r) && r.Token == hex.EncodeToString(token[:])[:12]
+	}, whatsapptest.Hang())
+
+	post := mailRule(nil)
+	post["actions"] = []any{map[string]any{"type": "webhook.post", "url": site.URL}}
+	c.call("POST", "/api/crm/automations/rules", post).want(201)
+	c.call("POST", "/api/crm/automations/rules", mailRule(nil)).want(201)
+	for i := range 12 {
+		c.sends(fmt.Sprint("wamid.slow", i), "image", "image/png", logo(t), nil)
+	}
+	for i := range 60 {
+		c.call("POST", "/api/crm/automations/events", mailEvent(i, nil)).want(202)
+	}
+	running := func(typ string) int {
+		return len(c.call("GET", "/api/jobs?state=running&type="+typ, nil).want(200).get("items").([]any))
+	}
+	eventually(t, "slow work fills what it may have", func() string {
+		n := []int{running("media.fetch"), running("automation.webhook"), running("email.send")}
+		if n[0]+n[1]+n[2] != 4 {
+			return fmt.Sprint("running: ", n)
+		}
+		return ""
+	})
+
+	began := time.Now()
+	c.call("POST", "/api/whatsapp/messages", map[string]any{"to": "12025550143", "type": "text", "text": map[string]any{"body": "At once"}}).want(202)
+	eventuallyIn(t, 2*time.Second, "the client's own text goes out", func() string {
+		if n := len(meta.Accepted()); n != 1 {
+			return fmt.Sprint(n, " sent")
+		}
+		return ""
+	})
+	t.Logf("the text went out after %s", time.Since(began))
+	began = time.Now()
+	other.sends("wamid.file", "image", "image/png", logo(t), nil)
+	other.mediaOf("wamid.file", "stored")
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("the neighbour's file came after %s", d)
 	}
 }

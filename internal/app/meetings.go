@@ -39,7 +39,7 @@ func (a *App) meetings(book *crm.Book) {
 		job.Type{Name: meeting.GiveUpJob, Handle: d.HandleGiveUp, MaxAttempts: 20},
 		job.Type{Name: meeting.ReminderJob, Handle: d.HandleReminder, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})
 	for _, name := range meeting.CalendarJobs {
-		a.Runner.Know(job.Type{Name: name, Handle: d.HandleCalendar, Timeout: 2 * time.Minute, Cap: 15 * time.Minute, MaxAttempts: 10, Abandoned: d.Abandoned})
+		a.Runner.Know(job.Type{Name: name, Lane: "calendar", Handle: d.HandleCalendar, Timeout: 2 * time.Minute, Cap: 15 * time.Minute, MaxAttempts: 10, Abandoned: d.Abandoned})
 	}
 }
 

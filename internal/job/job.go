@@ -26,6 +26,7 @@ type Result struct {
 // Type declares a kind of job.
 type Type struct {
 	Name        string
+	Lane        string // the slow lane of its jobs: they wait for each other, and the client's other work goes on; "": the main lane
 	Handle      Handler
 	System      bool          // has no tenant
 	Timeout     time.Duration // of one execution; 0: 1 min

@@ -151,13 +151,13 @@ func (r *Runner) Running() int {
 	return len(r.held)
 }
 
-// occupy counts the slots that a client's jobs have. A client never has all of them: what hangs for one leaves slots for
-// the others at once.
-func (r *Runner) occupy(client string, n int) {
+// occupy counts the slots that a lane's jobs have. A client never has all of them, and its slow lanes never all of the
+// client's: what hangs leaves slots for the others at once.
+func (r *Runner) occupy(lane string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[client] += n; r.busy[client] == 0 {
-		delete(r.busy, client)
+	if r.busy[lane] += n; r.busy[lane] == 0 {
+		delete(r.busy, lane)
 	}
 }
 

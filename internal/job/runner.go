@@ -44,6 +44,7 @@ type Config struct {
 	Tenants     *tenant.Registry
 	Concurrency int           // jobs at once
 	PerClient   int           // of them, of one client; 0: all
+	PerLane     int           // of those, in one slow lane; 0: half
 	Poll        time.Duration // the safety poll
 	Log         *slog.Logger
 	Now         func() time.Time
@@ -62,7 +63,7 @@ type Runner struct {
 
 	mu      sync.Mutex
 	held    map[string]held // by job id
-	busy    map[string]int  // slots by client
+	busy    map[string]int  // slots by lane
 	active  int             // executions under way, and jobs being made for one
 	idle    chan struct{}   // closed when active comes to 0; nil while nobody waits for that
 	free    chan struct{}   // a slot was freed
@@ -130,7 +131,8 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 			break
 		}
 		jobs, err := r.cfg.Queue.Claim(ctx, store.ClaimRequest{
-			Owner: r.Owner, Limit: n, Lease: Lease, Types: r.names, MaxPerTenant: r.cfg.PerClient, Held: r.busyWith(),
+			Owner: r.Owner, Limit: n, Lease: Lease, Types: r.names,
+			MaxPerTenant: r.cfg.PerClient, MaxPerLane: r.cfg.PerLane, Held: r.busyWith(),
 		})
 		if err != nil {
 			r.complain(ctx, "jobs cannot be claimed", err)
@@ -138,13 +140,13 @@ func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Dura
 		}
 		for _, j := range jobs {
 			slots <- struct{}{}
-			r.occupy(j.Tenant, 1)
+			r.occupy(j.Lane, 1)
 			jctx := r.hold(work, j)
 			r.enter()
 			go func() {
 				defer r.leave()
 				defer func() {
-					r.occupy(j.Tenant, -1)
+					r.occupy(j.Lane, -1)
 					<-slots
 					select {
 					case r.free <- struct{}{}:
@@ -192,15 +194,19 @@ func (r *Runner) unpark(ctx context.Context) {
 	}
 }
 
-// declared gives a job that is to be made the attempts of its type.
+// declared gives a job that is to be made the attempts and the lane of its type. What is put into the queue past the
+// runner waits in the main lane.
 func (r *Runner) declared(nj store.NewJob) store.NewJob {
 	if nj.MaxAttempts == 0 {
 		nj.MaxAttempts = r.types[nj.Type].MaxAttempts
 	}
+	if nj.Lane == "" {
+		nj.Lane = r.types[nj.Type].Lane
+	}
 	return nj
 }
 
-// Enqueue makes jobs, each with the attempts of its type.
+// Enqueue makes jobs, each with the attempts and in the lane of its type.
 func (r *Runner) Enqueue(ctx context.Context, jobs ...store.NewJob) ([]store.Enqueued, error) {
 	for i := range jobs {
 		jobs[i] = r.declared(jobs[i])

@@ -317,6 +317,51 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
+// Jobs of a slow type hang without holding up their client's others, however they were made; one that was stored before its
+// type had a lane runs where it stands.
+func TestSlowLaneLeavesSlots(t *testing.T) {
+	bubble(t, func(y *yard) {
+		let := make(chan struct{})
+		var running atomic.Int32
+		w := y.start(job.Config{Concurrency: 16, PerClient: 8, PerLane: 3},
+			job.Type{Name: "slow", Lane: "hook", Timeout: time.Hour, Handle: func(context.Context, *tenant.Tenant, store.Job) (job.Result, error) {
+				running.Add(1)
+				defer running.Add(-1)
+				<-let
+				return job.Result{}, nil
+			}},
+			job.Type{Name: "cause", Handle: func(_ context.Context, _ *tenant.Tenant, j store.Job) (job.Result, error) {
+				n := job.New(j.Tenant, "slow", nil)
+				n.UniqueKey = "slow:" + j.ID
+				return job.Result{Next: []store.NewJob{n}}, nil
+			}},
+			job.Type{Name: "a", Handle: fine})
+		for range 30 {
+			y.until(y.add("cause"), store.Succeeded, time.Minute)
+			_, err := w.Enqueue(y.Context(), job.New("ACME", "slow", nil))
+			y.must(err)
+		}
+		time.Sleep(time.Minute)
+		if n := running.Load(); n != 3 {
+			t.Errorf("%d hang, want 3", n)
+		}
+		y.until(y.add("a"), store.Succeeded, 0)
+		old := y.add("slow") // past the runner, as before there were slow lanes
+		if j := y.until(old, store.Running, 0); j.Lane != "ACME" {
+			t.Errorf("it runs in lane %q", j.Lane)
+		}
+		close(let)
+		y.until(old, store.Succeeded, time.Minute)
+		all, err := y.queue.Jobs(y.Context(), store.JobFilter{Tenant: "ACME", Types: []string{"slow"}, Limit: 100})
+		y.must(err)
+		for _, j := range all {
+			if y.until(j.ID, store.Succeeded, time.Minute); j.ID != old && j.Lane != "ACME/hook" {
+				t.Errorf("it ran in lane %q", j.Lane)
+			}
+		}
+	})
+}
+
 // No more jobs at once than slots; the next starts as soon as one is free.
 // A client whose jobs all hang leaves slots for the others, and they start at once.
 func TestHangingClientLeavesSlots(t *testing.T) {

@@ -35,7 +35,7 @@ type Job struct {
 	ID          string          // job_ + UUIDv7
 	Tenant      string          // client code; "" for the system's own
 	Type        string          // "whatsapp.send", "automation.event" …
-	Lane        string          // what is claimed in turn; the tenant for now
+	Lane        string          // what is claimed in turn: the tenant, or one of its slow lanes, "TENANT/name"
 	Payload     json.RawMessage // at most 64 KiB
 	State       State
 	RunAt       time.Time // due time while scheduled, order among the ready
@@ -79,6 +79,7 @@ type NewJob struct {
 	ID          string // optional; fresh if ""
 	Tenant      string
 	Type        string
+	Lane        string          // name of the slow lane it waits in; "": the tenant's main lane
 	Payload     json.RawMessage // nil: {}
 	RunAt       time.Time       // zero or past: ready now
 	ExpiresAt   time.Time
@@ -130,8 +131,10 @@ type ClaimRequest struct {
 	Types []string // the types this worker knows; others stay ready
 	// MaxPerTenant bounds how many of a tenant's jobs this worker works on at once, those in Held included; 0: it does
 	// not. Jobs of no tenant are not bounded.
+	// A tenant's slow lanes have at most half of that together, so that what hangs in them leaves workers to its main lane.
 	MaxPerTenant int
-	Held         map[string]int // what the worker works on already, by tenant
+	MaxPerLane   int            // of one slow lane, where MaxPerTenant is set; 0: no bound but that half
+	Held         map[string]int // what the worker works on already, by Job.Lane; no tenant has a slash in its code
 }
 
 // JobCounts are the numbers of jobs by state.

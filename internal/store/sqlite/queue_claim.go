@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -30,8 +29,8 @@ type barren struct {
 // Lanes are served by virtual time: each takes at most quantum jobs, its vtime grows by what it took, and what
 // slots are left then are given in further turns. A lane whose ready jobs are all of unknown types is read
 // once in barrenFor; one that mixes many unknown jobs before known ones is read through at every claim, which
-// is slow (0.1 s for 100,000) but delays nobody else's turn. Without Types nothing is claimed. A lane whose
-// tenant has all that MaxPerTenant allows is passed over: what is left of the slots stays free.
+// is slow (0.1 s for 100,000) but delays nobody else's turn. Without Types nothing is claimed. A lane that has
+// all that MaxPerTenant and MaxPerLane allow is passed over: what is left of the slots stays free.
 func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, error) {
 	if r.Owner == "" || r.Lease <= 0 {
 		return nil, invalid("a claim without owner or lease")
@@ -57,10 +56,7 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 		types := slices.Clone(r.Types)
 		slices.Sort(types)
 		done := map[string]bool{} // lanes that gave less than they were asked for
-		left := allowance{r.MaxPerTenant, maps.Clone(r.Held)}
-		if left.held == nil {
-			left.held = map[string]int{}
-		}
+		left := newAllowance(r)
 		for len(jobs) < r.Limit {
 			if err := c.flush(); err != nil { // what was taken so far counts in the next turn
 				return err
@@ -74,8 +70,8 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 				if jobs, err = c.claimLane(jobs, s, r); err != nil {
 					return err
 				}
-				left.held[s.tenant] += len(jobs) - n
-				if got := int64(len(jobs) - n); got < s.take {
+				got := int64(len(jobs) - n)
+				if left.take(s.lane, s.tenant, got); got < s.take {
 					done[s.lane] = true
 					q.barren[s.lane] = barren{strings.Join(types, "\x00"), time.Now().Add(barrenFor)}
 				}
@@ -89,17 +85,45 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 	return jobs, nil
 }
 
-// allowance is what the tenants may still have at once.
+// allowance is what tenants and their lanes may still have at once.
 type allowance struct {
-	most int // 0: any number
-	held map[string]int
+	most, ofLane         int64 // 0: any number
+	tenants, slow, lanes map[string]int64
 }
 
-func (a allowance) of(tenant string) int64 {
+func newAllowance(r store.ClaimRequest) *allowance {
+	a := &allowance{int64(r.MaxPerTenant), int64(r.MaxPerLane), map[string]int64{}, map[string]int64{}, map[string]int64{}}
+	for lane, n := range r.Held {
+		tenant, _, _ := strings.Cut(lane, "/")
+		a.take(lane, tenant, int64(n))
+	}
+	return a
+}
+
+// take counts n jobs that a lane got; fewer than none are given back.
+func (a *allowance) take(lane, tenant string, n int64) {
+	if a.most <= 0 || tenant == "" {
+		return
+	}
+	a.tenants[tenant] += n
+	if lane != tenant {
+		a.slow[tenant] += n
+		a.lanes[lane] += n
+	}
+}
+
+func (a *allowance) of(lane, tenant string) int64 {
 	if a.most <= 0 || tenant == "" {
 		return math.MaxInt64
 	}
-	return int64(max(0, a.most-a.held[tenant]))
+	left := a.most - a.tenants[tenant]
+	if lane != tenant {
+		left = min(left, max(1, a.most/2)-a.slow[tenant])
+		if a.ofLane > 0 {
+			left = min(left, a.ofLane-a.lanes[lane])
+		}
+	}
+	return max(0, left)
 }
 
 // share is what a lane may take.
@@ -110,10 +134,9 @@ type share struct {
 }
 
 // turn shares free slots among the lanes with ready jobs, those served least first.
-func (c *change) turn(slots int64, types string, done map[string]bool, left allowance) ([]share, error) {
+func (c *change) turn(slots int64, types string, done map[string]bool, left *allowance) ([]share, error) {
 	var shares []share
-	taken := map[string]int64{} // by tenant, of those with several lanes
-	var certain int64           // slots that one quantum of each lane fills
+	var certain int64 // slots that one quantum of each lane fills
 	for r, err := range c.rows(`SELECT lane, ready, vtime, tenant FROM lanes INDEXED BY lanesReady WHERE ready > 0 ORDER BY vtime, lane`) {
 		if err != nil {
 			return nil, err
@@ -129,19 +152,22 @@ func (c *change) turn(slots int64, types string, done map[string]bool, left allo
 				continue
 			}
 		}
-		if len(shares) == 0 {
-			c.q.floor = max(c.q.floor, r.int(2))
-		}
 		tenant := r.text(3)
-		ready := min(r.int(1), left.of(tenant)-taken[tenant])
+		ready := min(r.int(1), left.of(lane, tenant))
 		if ready <= 0 {
 			continue
 		}
-		taken[tenant] += ready
+		if len(shares) == 0 {
+			c.q.floor = max(c.q.floor, r.int(2))
+		}
+		left.take(lane, tenant, ready) // while the others are looked at
 		shares = append(shares, share{lane: lane, tenant: tenant, ready: ready})
 		if certain += min(ready, quantum); certain >= slots {
 			break
 		}
+	}
+	for _, s := range shares {
+		left.take(s.lane, s.tenant, -s.ready)
 	}
 	for more := true; more && slots > 0; {
 		more = false

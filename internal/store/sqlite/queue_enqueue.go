@@ -77,8 +77,8 @@ func prepare(j store.NewJob) (wanted, error) {
 		return w, invalid("a job without a type")
 	case len(w.Payload) > maxPayload:
 		return w, fmt.Errorf("%w: payload of %d bytes", store.ErrTooLarge, len(w.Payload))
-	case len(w.ID) > store.MaxID, len(w.Tenant) > store.MaxID, len(w.Type) > store.MaxID, len(w.UniqueKey) > store.MaxField:
-		return w, fmt.Errorf("%w: id, tenant, type or unique key", store.ErrTooLarge)
+	case len(w.ID) > store.MaxID, len(w.Tenant) > store.MaxID, len(w.Type) > store.MaxID, len(w.Lane) > store.MaxID, len(w.UniqueKey) > store.MaxField:
+		return w, fmt.Errorf("%w: id, tenant, type, lane or unique key", store.ErrTooLarge)
 	case !json.Valid(w.Payload):
 		return w, invalid("a payload that is not JSON")
 	}
@@ -121,6 +121,14 @@ func keyHash(j store.NewJob) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
+// laneOf is the lane of a job: its tenant's main one, or the slow one of a name.
+func laneOf(tenant, name string) string {
+	if name == "" {
+		return tenant
+	}
+	return tenant + "/" + name
+}
+
 // insert makes a job unless its key is known, or its given id.
 func (c *change) insert(w wanted) (j store.Job, made bool, err error) {
 	if w.givenID {
@@ -137,7 +145,7 @@ func (c *change) insert(w wanted) (j store.Job, made bool, err error) {
 		}
 	}
 	j = store.Job{
-		ID: w.ID, Tenant: w.Tenant, Type: w.Type, Lane: w.Tenant, Payload: w.Payload, State: store.Ready,
+		ID: w.ID, Tenant: w.Tenant, Type: w.Type, Lane: laneOf(w.Tenant, w.Lane), Payload: w.Payload, State: store.Ready,
 		RunAt: msTime(c.now), MaxAttempts: w.MaxAttempts, UniqueKey: w.UniqueKey, Causation: w.Causation, CreatedAt: msTime(c.now),
 	}
 	if !w.ExpiresAt.IsZero() {

@@ -29,6 +29,7 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"ClaimTypes", (*queueTest).claimTypes},
 		{"LanesInTurn", (*queueTest).lanesInTurn},
 		{"TenantsShare", (*queueTest).tenantsShare},
+		{"SlowLanes", (*queueTest).slowLanes},
 		{"IdleLaneEarnsNoCredit", (*queueTest).noCredit},
 		{"Fence", (*queueTest).fence},
 		{"FinishStates", (*queueTest).finishStates},

@@ -152,6 +152,67 @@ func (q *queueTest) tenantsShare() {
 	}
 }
 
+// What hangs in a tenant's slow lanes leaves workers to its main lane, to its other slow lanes, and to other tenants.
+func (q *queueTest) slowLanes() {
+	many := func(n int, tenant, lane string) {
+		jobs := make([]store.NewJob, n)
+		for i := range jobs {
+			jobs[i] = store.NewJob{Tenant: tenant, Lane: lane, Type: "a"}
+		}
+		q.make(jobs...)
+	}
+	r := store.ClaimRequest{Owner: "w", Limit: 16, Lease: time.Minute, Types: allTypes, MaxPerTenant: 8, MaxPerLane: 3, Held: map[string]int{}}
+	running := map[string][]store.Job{}
+	claim := func(what string, want map[string]int) {
+		q.Helper()
+		got := map[string]int{}
+		for _, j := range q.doClaim(r) {
+			if s := q.job(j.ID); s.Lane != j.Lane {
+				q.Errorf("claimed in lane %q, stored in %q", j.Lane, s.Lane)
+			}
+			got[j.Lane]++
+			r.Held[j.Lane]++
+			running[j.Lane] = append(running[j.Lane], j)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			q.Errorf("%s: claimed %v, want %v", what, got, want)
+		}
+	}
+	many(60, "A", "hook")
+	claim("one slow lane", map[string]int{"A/hook": 3})
+	many(12, "A", "file")
+	claim("another", map[string]int{"A/file": 1})
+	many(5, "A", "mail")
+	claim("half of the share is taken", map[string]int{})
+	many(40, "A", "")
+	many(2, "B", "hook")
+	many(1, "B", "")
+	claim("the main lane and the others", map[string]int{"A": 4, "B": 1, "B/hook": 2})
+	end := func(lane string) {
+		q.end(running[lane][0], store.Succeeded)
+		running[lane] = running[lane][1:]
+		r.Held[lane]--
+	}
+	end("A")
+	claim("as much as ended", map[string]int{"A": 1})
+	for range 2 { // the slow ones take turns, too
+		end("A/hook")
+		for _, j := range q.doClaim(r) {
+			r.Held[j.Lane]++
+		}
+	}
+	if r.Held["A/hook"] != 1 || r.Held["A/file"] != 2 || r.Held["A/mail"] != 1 {
+		q.Errorf("two slots of slow lanes went so that they have %v", r.Held)
+	}
+	many(9, "", "slow")
+	claim("of no tenant", map[string]int{"/slow": 9})
+	q.counts("A", store.JobCounts{store.Running: 8, store.Succeeded: 3, store.Ready: 60 + 12 + 5 + 40 - 11})
+	r.MaxPerTenant, r.MaxPerLane, r.Limit = 0, 0, 200
+	if got := q.doClaim(r); len(got) != 60+12+5+40-11 {
+		q.Errorf("claimed %d without a bound", len(got))
+	}
+}
+
 func (q *queueTest) noCredit() {
 	many := func(tenant string) []store.NewJob {
 		jobs := make([]store.NewJob, 300)
