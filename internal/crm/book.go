@@ -297,6 +297,9 @@ type LeadFilter struct {
 // LeadSorts are the orders that leads can be listed in.
 var LeadSorts = []string{"createdAt", "updatedAt", "lastActivityAt", "score", "name"}
 
+// MaxTagsAsked is how many tags a filter may ask for together.
+const MaxTagsAsked = 10
+
 // LeadQuery turns a filter into a query.
 func LeadQuery(f LeadFilter, country string) (store.Query, error) {
 	var q store.Query
@@ -318,6 +321,9 @@ func LeadQuery(f LeadFilter, country string) (store.Query, error) {
 	eq("status", f.Status)
 	eq("source", f.Source)
 	eq("ownerId", f.OwnerID)
+	if len(f.Tags) > MaxTagsAsked {
+		return q, fault.Bad("/tag", "has more than %d tags", MaxTagsAsked)
+	}
 	for _, t := range f.Tags {
 		eq("tag", t)
 	}

@@ -87,6 +87,17 @@ func (v *verdict) Error() string {
 
 func (v *verdict) Unwrap() error { return v.err }
 
+// told is the error as a job shows it to its client: what a storage engine says is for the log alone.
+func (v *verdict) told() string {
+	switch {
+	case errors.Is(v.err, store.ErrUnavailable), errors.Is(v.err, store.ErrClosed):
+		return "The storage could not be reached."
+	case errors.Is(v.err, store.ErrQuery):
+		return "The storage cannot run a query of this job."
+	}
+	return v.Error()
+}
+
 // Retry asks for another attempt after a pause, which counts; 0 leaves the pause to the type's backoff.
 func Retry(after time.Duration, code string, err error) error {
 	return &verdict{state: store.Scheduled, after: after, countFailed: true, code: code, err: err}
@@ -178,6 +189,8 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 	case errors.As(err, &v):
 	case errors.Is(err, store.ErrUnavailable): // nothing was wrong with the job
 		v = &verdict{state: store.Scheduled, after: unavailablePause, code: "storage_unavailable", err: err}
+	case errors.Is(err, store.ErrQuery): // no pause mends it
+		v = &verdict{state: store.Scheduled, countFailed: true, code: "storage_query", err: err}
 	default:
 		v = &verdict{state: store.Scheduled, countFailed: true, code: "error", err: err}
 	}
@@ -192,7 +205,7 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 		}
 		o.RunAt = now.Add(after)
 	}
-	msg := v.Error()
+	msg := v.told()
 	if len(msg) > 500 {
 		msg = strings.ToValidUTF8(msg[:500], "")
 	}

@@ -129,6 +129,9 @@ func TestVerdicts(t *testing.T) {
 			}
 			return job.Result{}, nil
 		}, store.Succeeded, 0, 13, slices.Repeat([]string{"storage_unavailable"}, 10), time.Minute, 0},
+		{"a query that can never be run", func(int) (job.Result, error) {
+			return job.Result{}, fmt.Errorf("read: %w", store.ErrQuery)
+		}, store.Dead, 3, 3, []string{"storage_query", "storage_query", "storage_query"}, 0, 0},
 		{"what cannot be recorded", func(int) (job.Result, error) {
 			return job.Result{Result: strings.Repeat("x", 65<<10), Next: []store.NewJob{next}}, nil
 		}, store.Dead, 3, 3, []string{"outcome", "outcome", "outcome"}, 0, 0},

@@ -36,6 +36,8 @@ var (
 	ErrTooLarge = errors.New("store: too large")
 	// ErrUnavailable: the engine cannot read or write now (disk full, I/O error, server away). Nothing of the commit is there.
 	ErrUnavailable = errors.New("store: unavailable")
+	// ErrQuery: the engine understands the query and can never run it: it is too large, or not as the engine was built.
+	ErrQuery = errors.New("store: impossible query")
 	// ErrClosed: the handle was closed.
 	ErrClosed = errors.New("store: closed")
 	// ErrNotFound: Kind.Get found no record.

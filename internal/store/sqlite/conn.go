@@ -265,6 +265,15 @@ func ends(err error) bool {
 	return true
 }
 
+// impossible makes what SQLite says of the very statement of a query, which waiting does not mend, the contract's.
+func impossible(err error) error {
+	switch code(err) & 0xff {
+	case codeError, codeTooBig, codeMismatch, codeRange:
+		return fmt.Errorf("%w: %w", store.ErrQuery, err)
+	}
+	return err
+}
+
 // unavailable wraps an engine's error as the contract has it; the contract's own and the context's pass.
 func unavailable(err error) error {
 	if err == nil || isContract(err) {
@@ -276,7 +285,7 @@ func unavailable(err error) error {
 func isContract(err error) bool {
 	for _, e := range []error{
 		store.ErrUnavailable, store.ErrConflict, store.ErrDuplicate, store.ErrTooLarge, store.ErrClosed,
-		store.ErrNotFound, store.ErrKeyReuse, context.Canceled, context.DeadlineExceeded,
+		store.ErrNotFound, store.ErrKeyReuse, store.ErrQuery, context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, e) {
 			return true

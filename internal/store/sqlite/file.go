@@ -106,7 +106,8 @@ func (f *file) tune(tx *wtx, pragmas string) error {
 }
 
 // read runs fn with a connection that sees everything committed before. fn's errors come back as the contract
-// has them: what SQLite reports is store.ErrUnavailable, or ctx's error if ctx is done.
+// has them: what SQLite reports is store.ErrUnavailable, store.ErrQuery if it is of the statement itself, or ctx's error
+// if ctx is done.
 func (f *file) read(ctx context.Context, fn func(c *conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -144,7 +145,7 @@ func (f *file) read(ctx context.Context, fn func(c *conn) error) error {
 		return ctx.Err()
 	}
 	sound = !ends(err)
-	return unavailable(err)
+	return unavailable(impossible(err))
 }
 
 // snapshot is read for an fn of several statements that must see the same state.
