@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/ecodrix/ecod/internal/campaign"
+	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/store"
@@ -97,7 +99,7 @@ func (t *tagFilter) UnmarshalJSON(b []byte) error {
 // Schema documents both forms.
 func (tagFilter) Schema(huma.Registry) *huma.Schema {
 	text := &huma.Schema{Type: huma.TypeString}
-	return &huma.Schema{Description: "One tag, or several that all are wanted.", OneOf: []*huma.Schema{text, {Type: huma.TypeArray, Items: text}}}
+	return &huma.Schema{Description: "One tag, or several that all are wanted.", OneOf: []*huma.Schema{text, {Type: huma.TypeArray, Items: text, MaxItems: new(crm.MaxTagsAsked)}}}
 }
 
 // audienceFilter are the filters of the list of leads.
@@ -206,13 +208,21 @@ type campaignInput struct {
 	}
 }
 
+// start gives when a campaign is to start. The zero time, which means never to a plan, is past as any other.
+func (f *fields) start(at Time) *time.Time {
+	if at.IsZero() {
+		f.add("/schedule", "is past")
+	}
+	return &at.Time
+}
+
 func (s campaigns) create(ctx context.Context, tn *tenant.Tenant, in *campaignInput) (*taggedCampaign, error) {
 	b := in.Body
 	p := campaign.Plan{Name: &b.Name, Channel: &b.Channel, Audience: b.Audience.audience(), Content: b.Content.content(), RatePerSecond: &b.RatePerSecond}
-	if b.Schedule != nil && !b.Schedule.IsZero() {
-		p.Schedule = &b.Schedule.Time
-	}
 	var bad fields
+	if b.Schedule != nil {
+		p.Schedule = bad.start(*b.Schedule)
+	}
 	bad.text("/name", b.Name)
 	if err := bad.fault(); err != nil {
 		return nil, err
@@ -271,15 +281,17 @@ func (s campaigns) update(ctx context.Context, tn *tenant.Tenant, in *campaignPa
 	if p.IfVersion, err = ifVersion(in.IfMatch, b.Version); err != nil {
 		return nil, err
 	}
+	var bad fields
 	if b.Name != nil {
-		var bad fields
 		bad.text("/name", *b.Name)
-		if err := bad.fault(); err != nil {
-			return nil, err
-		}
 	}
-	if b.Schedule.Set {
-		p.Schedule = &b.Schedule.Value.Time
+	if b.Schedule.Null {
+		p.Schedule = &time.Time{}
+	} else if b.Schedule.Set {
+		p.Schedule = bad.start(b.Schedule.Value)
+	}
+	if err := bad.fault(); err != nil {
+		return nil, err
 	}
 	if b.RatePerSecond.Set {
 		p.RatePerSecond = &b.RatePerSecond.Value

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
@@ -396,6 +397,13 @@ var localeForm = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$`)
 func (f *fields) locale(pointer, tag string) {
 	if tag != "" && !localeForm.MatchString(tag) {
 		f.add(pointer, "Expected a BCP 47 tag such as en-IN.")
+	}
+}
+
+// line refuses what would not stay on one line of a list, a header or a file.
+func (f *fields) line(pointer, s string) {
+	if !crm.Line(s) {
+		f.add(pointer, "Expected a text without line ends and control characters.")
 	}
 }
 

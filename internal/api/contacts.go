@@ -75,6 +75,7 @@ type createdContact struct {
 func (s contacts) create(ctx context.Context, tn *tenant.Tenant, in *contactInput) (*createdContact, error) {
 	var bad fields
 	w := crm.Who{Name: strings.TrimSpace(in.Body.Name), Phone: bad.phone("/phone", in.Body.Phone, tn), Email: bad.email("/email", in.Body.Email)}
+	bad.line("/name", w.Name)
 	if strings.TrimSpace(in.Body.Phone) == "" && strings.TrimSpace(in.Body.Email) == "" {
 		bad.add("/phone", "phone or email is required.")
 	}
@@ -111,6 +112,7 @@ func (s contacts) update(ctx context.Context, tn *tenant.Tenant, in *contactPatc
 		Phone: b.Phone.cleaned(func(v string) string { return bad.phone("/phone", v, tn) }),
 		Email: b.Email.cleaned(func(v string) string { return bad.email("/email", v) }),
 	}
+	bad.line("/name", strings.TrimSpace(b.Name.Value))
 	if err := bad.fault(); err != nil {
 		return nil, err
 	}

@@ -88,6 +88,9 @@ func (s leads) create(ctx context.Context, tn *tenant.Tenant, in *struct{ Body l
 			Tags: bad.tags("/tags", b.Tags), Fields: b.Fields,
 		},
 	}
+	bad.line("/name", strings.TrimSpace(b.Name))
+	bad.line("/source", b.Source)
+	bad.line("/ownerId", b.OwnerID)
 	bad.names("/fields", b.Fields)
 	bad.size("", b, maxChange)
 	if b.Phone == "" && b.Email == "" {
@@ -149,6 +152,9 @@ func (s leads) update(ctx context.Context, tn *tenant.Tenant, in *leadPatch) (*t
 		tags := bad.tags("/tags", *b.Tags)
 		p.Tags = &tags
 	}
+	bad.line("/name", strings.TrimSpace(b.Name.Value))
+	bad.line("/source", b.Source.Value)
+	bad.line("/ownerId", b.OwnerID.Value)
 	bad.names("/fields", b.Fields.Value)
 	bad.size("", p, maxChange)
 	if err := bad.fault(); err != nil {
@@ -333,8 +339,8 @@ func (f *fields) tags(pointer string, tags []string) []string {
 // names refuses custom members that no list could show.
 func (f *fields) names(pointer string, members map[string]any) {
 	for name := range members {
-		if strings.TrimSpace(name) == "" || len(name) > 100 {
-			f.add(pointer, "The name of a field has 1 to 100 characters.")
+		if strings.TrimSpace(name) == "" || len(name) > 100 || !crm.Line(name) {
+			f.add(pointer, "The name of a field has 1 to 100 characters, and no control characters.")
 			return
 		}
 	}

@@ -2,6 +2,9 @@ package api
 
 import (
 	"context"
+	"net/url"
+	"strconv"
+	"strings"
 
 	"github.com/ecodrix/ecod/internal/tenant"
 	"github.com/ecodrix/ecod/internal/whatsapp"
@@ -74,6 +77,31 @@ func (s whatsApp) setProfile(ctx context.Context, tn *tenant.Tenant, in *profile
 		var bad fields
 		bad.add("", "Expected at least one member.")
 		return nil, bad.fault()
+	}
+	var bad fields
+	for pointer, v := range map[string]*string{"/email": b.Email, "/vertical": b.Vertical, "/about": b.About} {
+		if v != nil {
+			bad.line(pointer, *v)
+		}
+	}
+	for pointer, v := range map[string]*string{"/address": b.Address, "/description": b.Description} { // these have lines
+		if v != nil {
+			bad.line(pointer, strings.NewReplacer("\r\n", " ", "\n", " ").Replace(*v))
+		}
+	}
+	if b.Websites != nil {
+		for i, site := range *b.Websites {
+			if site == "" { // clears
+				continue
+			}
+			u, err := url.Parse(site)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(site) > 256 {
+				bad.add("/websites/"+strconv.Itoa(i), "Expected an http or https address of at most 256 bytes.")
+			}
+		}
+	}
+	if err := bad.fault(); err != nil {
+		return nil, err
 	}
 	return profileAnswer(s.desk.SetProfile(ctx, tn, in.PhoneNumberID, whatsapp.ProfileUpdate{
 		About: b.About, Address: b.Address, Description: b.Description, Email: b.Email, Websites: b.Websites, Vertical: b.Vertical,

@@ -32,6 +32,7 @@ type Plan struct {
 const (
 	maxNamed = 10_000
 	maxHTML  = 500 << 10
+	minRate  = 0.001 // messages a second: one in a quarter of an hour
 )
 
 // Enqueue makes jobs that must be there before what they are for is written.
@@ -154,8 +155,8 @@ func (b *Bureau) apply(tn *tenant.Tenant, c *Campaign, p Plan) (named *Named, er
 		named = b.audience(v, tn, c, p.Audience)
 	}
 	if p.RatePerSecond != nil {
-		if r := *p.RatePerSecond; r < 0 || r > 1000 {
-			v.add("/ratePerSecond", "must be 0 to 1000")
+		if r := *p.RatePerSecond; r != 0 && r < minRate || r > 1000 {
+			v.add("/ratePerSecond", "must be 0, or %g to 1000", minRate)
 		}
 		c.RatePerSecond = *p.RatePerSecond
 	}

@@ -153,7 +153,7 @@ func (b *Bureau) Preflight(ctx context.Context, tn *tenant.Tenant, campaignID st
 			out.Warnings = append(out.Warnings, w)
 		}
 	}
-	out.EstimatedSeconds = int64(math.Ceil(float64(max(0, out.Audience-kept-lacking)) / c.rate(tn)))
+	out.EstimatedSeconds = int64(math.Ceil(float64(max(0, out.Audience-kept-lacking)) / max(c.rate(tn), minRate)))
 	return out, nil
 }
 

@@ -72,8 +72,8 @@ func openSheet(r io.Reader) (*sheet, error) {
 		switch {
 		case ok, name == "":
 		case slices.Contains(readOnly, strings.ToLower(name)):
-		case len(name) > 100:
-			return nil, badFile("A column's name has at most 100 bytes.")
+		case len(name) > 100, !Line(name):
+			return nil, badFile("A column's name has at most 100 bytes, and no control characters.")
 		default:
 			column = "fields." + strings.TrimPrefix(name, "fields.")
 		}
@@ -198,7 +198,7 @@ func (s *sheet) lead(cells []string, country string, stages Stages) (n *NewLead,
 		switch column := s.columns[i]; column {
 		case "":
 		case "name":
-			n.Name, ok, what = cell, len(cell) <= 200, "The name has at most 200 bytes."
+			n.Name, ok, what = cell, len(cell) <= 200 && Line(cell), "The name has at most 200 bytes, and no control characters."
 		case "phone":
 			n.Phone, ok = Phone(cell, country)
 			what = "The phone is not a phone number."
@@ -206,7 +206,7 @@ func (s *sheet) lead(cells []string, country string, stages Stages) (n *NewLead,
 			n.Email, ok = Email(cell)
 			what = "The e-mail is not an e-mail address."
 		case "source":
-			n.Source, ok, what = cell, len(cell) <= 100, "The source has at most 100 bytes."
+			n.Source, ok, what = cell, len(cell) <= 100 && Line(cell), "The source has at most 100 bytes, and no control characters."
 		case "tags":
 			n.Tags, ok = CleanTags(nonEmpty(strings.Split(cell, ";")))
 			what = "A tag has 1 to 100 characters."
@@ -215,7 +215,7 @@ func (s *sheet) lead(cells []string, country string, stages Stages) (n *NewLead,
 		case "pipeline":
 			n.Pipeline = cell
 		case "ownerId":
-			n.OwnerID, ok, what = cell, len(cell) <= 100, "The owner has at most 100 bytes."
+			n.OwnerID, ok, what = cell, len(cell) <= 100 && Line(cell), "The owner has at most 100 bytes, and no control characters."
 		case "value":
 			v, err := strconv.ParseFloat(strings.ReplaceAll(cell, ",", ""), 64)
 			n.Value, ok, what = v, err == nil && v-v == 0, "The value is not a number."
@@ -256,6 +256,11 @@ func (n *NewLead) stand(stages Stages) string {
 	return ""
 }
 
+// Line tells whether a text has no control characters: neither line ends nor what a terminal would act on.
+func Line(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' })
+}
+
 func nonEmpty(texts []string) []string {
 	return slices.DeleteFunc(texts, func(s string) bool { return strings.TrimSpace(s) == "" })
 }
@@ -265,7 +270,7 @@ func formula(s string) bool { return s != "" && strings.ContainsRune("=+-@\t\r",
 
 // Cell is a text as it may stand in a CSV file: one that a spreadsheet would take for a formula is marked as text.
 func Cell(s string) string {
-	if formula(s) {
+	if formula(strings.TrimLeft(s, "'")) { // also one that has the mark by itself, lest it be lost on the way back
 		return "'" + s
 	}
 	return s
@@ -273,7 +278,7 @@ func Cell(s string) string {
 
 // plainCell undoes Cell.
 func plainCell(s string) string {
-	if rest, ok := strings.CutPrefix(s, "'"); ok && formula(rest) {
+	if rest, ok := strings.CutPrefix(s, "'"); ok && formula(strings.TrimLeft(rest, "'")) {
 		return rest
 	}
 	return s

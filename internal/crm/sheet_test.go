@@ -73,7 +73,7 @@ func TestSheet(t *testing.T) {
 
 // What a spreadsheet would compute is marked as text, and comes back as it was.
 func TestCells(t *testing.T) {
-	for in, out := range map[string]string{"": "", "Ana": "Ana", "=1+1": "'=1+1", "+91": "'+91", "-5": "'-5", "@x": "'@x", "\tx": "'\tx", "'quoted": "'quoted", "'": "'"} {
+	for in, out := range map[string]string{"": "", "Ana": "Ana", "=1+1": "'=1+1", "+91": "'+91", "-5": "'-5", "@x": "'@x", "\tx": "'\tx", "'quoted": "'quoted", "'": "'", "'=1": "''=1", "''+": "'''+"} {
 		if got := Cell(in); got != out || plainCell(got) != in {
 			t.Errorf("%q: %q, and back %q", in, got, plainCell(got))
 		}

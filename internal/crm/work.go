@@ -311,7 +311,7 @@ func CleanTags(tags []string) ([]string, bool) {
 	out := make([]string, 0, len(tags))
 	for _, t := range tags {
 		t = strings.TrimSpace(t)
-		if t == "" || len([]rune(t)) > MaxTag || strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if t == "" || len([]rune(t)) > MaxTag || !Line(t) {
 			return nil, false
 		}
 		if !slices.Contains(out, t) {
