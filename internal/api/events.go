@@ -106,7 +106,7 @@ type EventAnswer struct {
 	LeadCreated bool               `json:"leadCreated"`
 	Runs        []rule.Enrol       `json:"runs"`
 	Skipped     []rule.Skip        `json:"skipped"`
-	Warnings    []rule.EventNotice `json:"warnings,omitempty" doc:"loop: what rules did would have caused more events than one may lead to."`
+	Warnings    []rule.EventNotice `json:"warnings,omitempty" doc:"loop: what rules did would have caused more events than one may lead to. owner_unknown: leadData.ownerId was left out."`
 	Error       *EventError        `json:"error,omitempty" doc:"Why nothing came of it, and never will."`
 }
 

@@ -187,6 +187,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	book.Raise, book.Sources = a.Engine.Raise, []crm.Source{messagesOf, runsOf}
 	office.Settled, office.MayBegin = a.Engine.MailSettled, a.Engine.MailMayBegin
 	a.Porter = auth.NewPorter(auth.Config{Tenants: a.Tenants, Services: storage.Services, Ring: a.Keys.Ring, Now: time.Now, Log: log.With("part", "auth")})
+	book.UserExists, desk.UserExists = a.Porter.HasUser, a.Porter.HasUser
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
 	})

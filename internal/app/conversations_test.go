@@ -56,17 +56,21 @@ func TestConversationsAtWork(t *testing.T) {
 	if r := meta.Reads()[1]; r.MessageID != wamid || !r.Typing {
 		t.Errorf("told %+v", r)
 	}
-	want(t, "assigned", c.call("POST", at+"/assign", map[string]any{"userId": "usr_1"}).want(200), "assigneeId", "usr_1")
-	list("assigneeId=usr_1", conversation)
-	list("assigneeId=usr_1&unread=true")
+	user, stranger := c.addUser("agent@example.com", "agent"), e.addClient("BETA", 2).addUser("agent@example.com", "agent")
+	for _, id := range []string{"usr_1", stranger, "a\x00b", strings.ToUpper(user), user + "x", strings.Repeat("x", 101)} {
+		shows(t, id, c.call("POST", at+"/assign", map[string]any{"userId": id}).problem(422, ""), "errors.0.pointer", "/userId")
+	}
+	want(t, "assigned", c.call("POST", at+"/assign", map[string]any{"userId": user}).want(200), "assigneeId", user)
+	list("assigneeId="+user, conversation)
+	list("assigneeId=" + user + "&unread=true")
 	want(t, "given back", c.call("POST", at+"/assign", map[string]any{"userId": nil}).want(200), "assigneeId", nil)
-	list("assigneeId=usr_1")
+	list("assigneeId=" + user)
 	c.call("POST", at+"/assign", map[string]any{}).problem(422, "")
 	// a third message is unread again
 	c.writes(ana, "Third")
 	want(t, "unread again", c.call("GET", at, nil).want(200), "unread", 1.0)
 	ear.find("conversation.updated", "conversation.unread", 0.0)
-	ear.find("conversation.updated", "conversation.assigneeId", "usr_1")
+	ear.find("conversation.updated", "conversation.assigneeId", user)
 }
 
 // Meta out of reach, or refusing the token, is told for what it is, and never a 500.

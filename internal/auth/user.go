@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/mail"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ var Roles = []string{"viewer", "agent", "owner"}
 
 // MaxUsers is how many users a client may have.
 const MaxUsers = 1000
+
+// userForm is the form of a user's id.
+var userForm = regexp.MustCompile(`^usr_[0-9a-f]{32}$`)
 
 // User is a person at a client's dashboard.
 type User struct {
@@ -138,6 +142,18 @@ func (p *Porter) User(ctx context.Context, tn *tenant.Tenant, userID string) (*U
 		return nil, fault.Missing("user")
 	}
 	return u, err
+}
+
+// HasUser tells whether an id is that of a user of the client's.
+func (p *Porter) HasUser(ctx context.Context, tn *tenant.Tenant, userID string) (bool, error) {
+	if !userForm.MatchString(userID) {
+		return false, nil
+	}
+	_, err := Users.Get(ctx, tn.DB, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // ListUsers reads users by e-mail address.

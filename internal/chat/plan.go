@@ -27,6 +27,8 @@ type Desk struct {
 	Graph *whatsapp.Client
 	Now   func() time.Time
 	Log   *slog.Logger
+	// UserExists tells whether an id is that of a user of the client's, for assignees; nil: they are not looked for.
+	UserExists func(ctx context.Context, tn *tenant.Tenant, userID string) (bool, error)
 	// Settled gives the jobs that follow when a message with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, m *Message) []store.NewJob
 	// MayBegin is asked right before a message with an origin departs; a *Refusal keeps it back.

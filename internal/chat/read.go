@@ -164,6 +164,15 @@ func (d *Desk) Typing(ctx context.Context, tn *tenant.Tenant, conversationID str
 
 // Assign gives a conversation to a user of the client's; "" to nobody. It has no triggers and no effect outside.
 func (d *Desk) Assign(ctx context.Context, tn *tenant.Tenant, conversationID, userID string) (cv *Conversation, err error) {
+	if userID != "" && d.UserExists != nil {
+		known, err := d.UserExists(ctx, tn, userID)
+		if err != nil {
+			return nil, err
+		}
+		if !known {
+			return nil, fault.Bad("/userId", "There is no such user.")
+		}
+	}
 	err = retry(ctx, func() error {
 		if cv, err = d.ReadConversation(ctx, tn, conversationID); err != nil || cv.AssigneeID == userID {
 			return err

@@ -25,6 +25,8 @@ type Book struct {
 	// Forget lets other domains delete or stop what they have of a lead that was deleted; nil: there is none. It may be
 	// called again.
 	Forget func(ctx context.Context, tn *tenant.Tenant, leadID string) error
+	// UserExists tells whether an id is that of a user of the client's, for owners; nil: they are not looked for.
+	UserExists func(ctx context.Context, tn *tenant.Tenant, userID string) (bool, error)
 	// Sources give what other domains have for a lead's timeline.
 	Sources []Source
 	// Files keeps what is to be imported; PublicURL is the base of links to what could not be.

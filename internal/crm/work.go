@@ -26,6 +26,9 @@ type effect struct {
 // them, worked out again, comes to the same end: the record of the change, then the lead, which remembers the mutation.
 func (b *Book) work(ctx context.Context, tn *tenant.Tenant, m *Mutation, stages Stages, recorded store.Meta) (*effect, error) {
 	c := &Change{Meta: recorded, ID: ChangeID(tn.Code, m.ID), At: m.At, By: m.By, Cause: m.Cause, Ref: m.Ref, Quiet: m.Quiet}
+	if err := b.CheckOwner(ctx, tn, "/ownerId", m.owner()); err != nil {
+		return nil, err
+	}
 	if m.Create != nil {
 		return b.create(ctx, tn, m, c, stages)
 	}

@@ -91,7 +91,7 @@ func share(os []crm.Occurrence) (kept []crm.Occurrence, dropped int) {
 
 // EventNotice is something about an event that its author's rules should be looked at for.
 type EventNotice struct {
-	Code   string `json:"code"` // loop
+	Code   string `json:"code"` // loop, owner_unknown
 	Detail string `json:"detail"`
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/meeting"
@@ -174,6 +175,13 @@ func (e *Engine) decide(ctx context.Context, tn *tenant.Tenant, ev *Event) (*eff
 		return nil, err
 	}
 	eff := &effect{outcome: &Outcome{Runs: []Enrol{}, Skipped: []Skip{}}}
+	if err := e.Book.CheckOwner(ctx, tn, "/leadData/ownerId", ev.Lead.OwnerID); fault.Of(err) == fault.Invalid {
+		// Taken in while the users could not be read, or deleted since: it is not lost for that.
+		ev.Lead.OwnerID = ""
+		eff.outcome.Warnings = append(eff.outcome.Warnings, EventNotice{"owner_unknown", "The owner is no user of this client; the lead was given none."})
+	} else if err != nil {
+		return nil, err
+	}
 	lead, err := e.leadOf(ctx, tn, ev)
 	if err != nil {
 		return nil, err

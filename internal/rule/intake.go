@@ -72,6 +72,9 @@ func (d *Door) Submit(ctx context.Context, code string, in Input) (Answer, error
 	if a, found, err := d.known(ctx, tn, ev); err != nil || found {
 		return a, err
 	}
+	if err := d.Engine.Book.CheckOwner(ctx, tn, "/leadData/ownerId", ev.Lead.OwnerID); err != nil {
+		return Answer{}, err
+	}
 	nj, err := d.Engine.eventJob(tn.Seal, tn.Code, ev)
 	if err != nil {
 		return Answer{}, err
