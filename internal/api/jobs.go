@@ -150,6 +150,9 @@ func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/retry", ID: "adminRetryJob", Tag: admin, Summary: "Try any job again", Description: retryText}, s.adminRetry)
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/cancel", ID: "adminCancelJob", Tag: admin, Summary: "Cancel any job", Description: cancelText}, s.adminCancel)
 	Admin(a, Op{Route: "POST /api/admin/jobs/retry", ID: "adminRetryJobs", Tag: admin, Summary: "Try all jobs of a filter again", Description: bulkText}, s.adminRetryAll)
+	Admin(a, Op{Route: "GET /api/admin/lanes", ID: "adminListLanes", Tag: admin, Summary: "List the lanes that hold work",
+		Description: "Lanes are served in turn: no client waits behind another's backlog."}, s.lanes)
+	a.nullable("LaneView", "pause")
 	a.nullable("JobView", "error")
 	a.nullable("AdminJobView", "error")
 }

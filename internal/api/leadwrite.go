@@ -36,6 +36,7 @@ func registerLeadChanges(a *API, book *crm.Book) {
 	Client(a, Op{Route: "DELETE /api/crm/leads/{id}/tags", ID: "removeLeadTags", Tag: tag, Summary: "Take tags from a lead",
 		Description: "By the body, or by tag parameters."}, s.removeTags)
 	Client(a, Op{Route: "POST /api/crm/leads/{id}/notes", ID: "addLeadNote", Tag: tag, Summary: "Write a note about a lead", Status: http.StatusCreated}, s.note)
+	Client(a, Op{Route: "GET /api/crm/leads/{id}/notes", ID: "listLeadNotes", Tag: tag, Summary: "List the notes about a lead, newest first"}, s.notes)
 	Client(a, Op{Route: "POST /api/crm/leads/merge", ID: "mergeLeads", Tag: tag, Summary: "Make leads part of another",
 		Description: "That one takes over what it lacks, all their tags, points, notes and history. From then on they answer as that one, by id, phone and e-mail."}, s.merge)
 	Client(a, Op{Route: "GET /api/crm/leads/{id}/timeline", ID: "getLeadTimeline", Tag: tag, Summary: "Read all that happened with a lead, newest first",
@@ -253,6 +254,25 @@ func (s leads) note(ctx context.Context, tn *tenant.Tenant, in *noteInput) (*Ans
 		return nil, err
 	}
 	return OK(n.View())
+}
+
+type notesInput struct {
+	ByID
+	Page
+}
+
+func (s leads) notes(ctx context.Context, tn *tenant.Tenant, in *notesInput) (*Answer[List[crm.NoteView]], error) {
+	const name = "notes:-createdAt"
+	at, err := in.afterIn(name, crm.Notes.Schema, "at")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.book.NotesOf(ctx, tn, in.ID, at, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return ListOf(rows, in.Page, name, func(n *crm.Note) store.Cursor { return store.Cursor{Value: n.CreatedAt.UnixMilli(), ID: n.ID} },
+		func(n *crm.Note) crm.NoteView { return n.View() }), nil
 }
 
 type mergeInput struct {

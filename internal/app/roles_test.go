@@ -130,6 +130,12 @@ func TestRoles(t *testing.T) {
 			}
 		}
 	}
+	for route := range leastRoles {
+		method, path, _ := strings.Cut(route, " ")
+		if _, there := doc.Paths[path][strings.ToLower(method)]; !there {
+			t.Errorf("%s stands in leastRoles, and is no route", route)
+		}
+	}
 	if asked < 150 {
 		t.Errorf("only %d calls were made", asked)
 	}

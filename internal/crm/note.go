@@ -47,6 +47,15 @@ func (b *Book) AddNote(ctx context.Context, tn *tenant.Tenant, leadID, key, by, 
 	return n, err
 }
 
+// NotesOf reads the notes about a lead, newest first, with those about leads that were merged into it. fault.NotFound.
+func (b *Book) NotesOf(ctx context.Context, tn *tenant.Tenant, leadID string, after *store.Cursor, limit int) ([]*Note, error) {
+	l, err := b.Lead(ctx, tn, leadID)
+	if err != nil {
+		return nil, err
+	}
+	return Notes.Find(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("leadId", store.Eq, l.ID)}, Order: "at", Desc: true, After: after, Limit: limit})
+}
+
 // NoteView is a note as the API shows it.
 type NoteView struct {
 	ID        string  `json:"id"`

@@ -137,6 +137,17 @@ type ClaimRequest struct {
 	Held         map[string]int // what the worker works on already, by Job.Lane; no tenant has a slash in its code
 }
 
+// Lane is a lane with how much work it holds.
+type Lane struct {
+	Lane    string
+	Tenant  string
+	Ready   int64
+	Running int64
+	Parked  int64
+	// ParkedFor is the code of the error for which the newest of its parked jobs is held; "": there is none.
+	ParkedFor string
+}
+
 // JobCounts are the numbers of jobs by state.
 type JobCounts map[State]int64
 
@@ -166,6 +177,8 @@ type Queue interface {
 	Jobs(ctx context.Context, f JobFilter) ([]Job, error)
 	// JobCounts counts a tenant's jobs by state ("" for all tenants).
 	JobCounts(ctx context.Context, tenant string) (JobCounts, error)
+	// Lanes lists the lanes that hold work, by name, from the one after a name on.
+	Lanes(ctx context.Context, after string, limit int) ([]Lane, error)
 	// Retry sends dead, cancelled, expired or parked jobs back to ready, Attempt 0; the ids that it did.
 	Retry(ctx context.Context, ids ...string) ([]string, error)
 	// Cancel ends scheduled, ready and parked jobs, and asks the owner of a running one to stop. The ids that it ended or asked.

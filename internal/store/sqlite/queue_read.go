@@ -74,6 +74,39 @@ func (q *Queue) JobCounts(ctx context.Context, tenant string) (store.JobCounts, 
 	return counts, err
 }
 
+// Lanes implements store.Queue.
+func (q *Queue) Lanes(ctx context.Context, after string, limit int) ([]store.Lane, error) {
+	var out []store.Lane
+	err := q.f.snapshot(ctx, func(c *conn) error {
+		out = nil
+		for r, err := range c.rows(ctx, `SELECT lane, tenant, ready, running, parked FROM lanes
+				WHERE lane > ? AND (ready > 0 OR running > 0 OR parked > 0) ORDER BY lane LIMIT ?`, after, limit) {
+			if err != nil {
+				return err
+			}
+			out = append(out, store.Lane{Lane: r.text(0), Tenant: r.text(1), Ready: r.int(2), Running: r.int(3), Parked: r.int(4)})
+		}
+		for i, l := range out {
+			if l.Parked == 0 {
+				continue
+			}
+			r, err := c.first(ctx, `SELECT errors FROM jobs INDEXED BY jobsRare
+				WHERE state <> 'ready' AND state <> 'running' AND state <> 'succeeded' AND state = 'parked' AND tenant = ? AND lane = ? ORDER BY n DESC LIMIT 1`, l.Tenant, l.Lane)
+			if err != nil {
+				return err
+			}
+			if r == nil {
+				continue
+			}
+			if es := scanErrors(r.text(0)); len(es) > 0 {
+				out[i].ParkedFor = es[len(es)-1].Code
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 // Jobs implements store.Queue; newest is made last. Without Tenant and AllTenants it is an error.
 //
 // Each state and each type has its own index to be read in order, and the pieces are merged. Only a type that

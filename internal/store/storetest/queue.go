@@ -44,6 +44,7 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"Retry", (*queueTest).retry},
 		{"Cancel", (*queueTest).cancel},
 		{"Parked", (*queueTest).parked},
+		{"Lanes", (*queueTest).lanes},
 		{"Prune", (*queueTest).prune},
 		{"Jobs", (*queueTest).list},
 		{"JobsOfManyTypes", (*queueTest).listTypes},

@@ -109,6 +109,36 @@ func (q *queueTest) parked() {
 	}
 }
 
+func (q *queueTest) lanes() {
+	read := func(after string, limit int) []store.Lane {
+		q.Helper()
+		ls, err := q.Lanes(q.ctx, after, limit)
+		return must(q.T, ls, err)
+	}
+	for _, tenant := range []string{"C", "B", "B", "B", "A", "D"} {
+		q.one(tenant)
+	}
+	for _, j := range q.claim(10) {
+		switch j.Tenant {
+		case "D":
+			q.end(j, store.Succeeded)
+		case "A":
+			q.finish(store.Outcome{ID: j.ID, Token: j.Token, State: store.Parked, Error: &store.JobError{At: q.clock.Now(), Code: "x.credential"}})
+		}
+	}
+	q.one("B")
+	want := []store.Lane{{Lane: "A", Tenant: "A", Parked: 1, ParkedFor: "x.credential"}, {Lane: "B", Tenant: "B", Ready: 1, Running: 3}, {Lane: "C", Tenant: "C", Running: 1}}
+	if got := read("", 10); !slices.Equal(got, want) {
+		q.Errorf("lanes %+v, want %+v", got, want)
+	}
+	if got := read("A", 1); !slices.Equal(got, want[1:2]) {
+		q.Errorf("the lane after A: %+v", got)
+	}
+	if got := read("C", 10); len(got) != 0 {
+		q.Errorf("after the last: %+v", got)
+	}
+}
+
 func (q *queueTest) prune() {
 	made := map[store.State]string{}
 	for _, s := range []store.State{store.Succeeded, store.Dead, store.Cancelled, store.Expired, store.Parked} {
