@@ -3,6 +3,7 @@ package app_test
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -202,4 +203,65 @@ func TestScoreSurvivesAKill(t *testing.T) {
 		return ""
 	})
 	c.wantTotal(lead, 18)
+}
+
+// The link of a mail counts as an opt-out, once; leads that are merged have the union of their ledgers, in which an opt-out
+// of each counts once; and a deleted lead's ledger goes with it.
+func TestScoreOfUnsubscribedAndMerged(t *testing.T) {
+	t.Parallel()
+	box := newMailServer(t)
+	e := start(t, t.TempDir(), newMeta(t), private)
+	c := e.addClient("ACME", 1)
+	c.mailAccount(box, nil)
+	a := c.call("POST", leadsPath, map[string]any{"phone": "918143963821", "email": "a@example.com", "name": "Ana"}).want(201).get("id").(string)
+	b := c.call("POST", leadsPath, map[string]any{"email": "b@example.com", "name": "Ben"}).want(201).get("id").(string)
+	path := c.campaign(mailing(map[string]any{"leadIds": []string{a, b}}, nil))
+	c.call("POST", path+"/start", nil).want(200)
+	c.ended(path)
+	if n := len(box.Accepted()); n != 2 {
+		t.Fatalf("%d mails", n)
+	}
+	for _, accepted := range box.Accepted() {
+		m, err := accepted.Message()
+		if err != nil {
+			t.Fatal(err)
+		}
+		link := strings.TrimPrefix(strings.Trim(m.Header.Get("List-Unsubscribe"), "<>"), e.url)
+		for range 2 {
+			e.send("POST", link, nil, nil).want(200)
+		}
+	}
+	for range 2 {
+		c.happens("form_submitted", "f-a", "918143963821", nil)
+		c.call("POST", "/api/crm/automations/events", map[string]any{"trigger": "service_enrolled", "eventId": "s-b", "email": "b@example.com"}).want(202)
+	}
+	total := func(lead string, want float64) {
+		t.Helper()
+		eventually(t, "the ledger is whole", func() string {
+			if s := c.scoreOf(lead); math.Abs(s.get("total").(float64)-want) > 0.01 {
+				return string(s.Body)
+			}
+			return ""
+		})
+	}
+	total(a, 12-40)
+	total(b, 30-40)
+	c.call("POST", leadsPath+"/merge", map[string]any{"into": a, "from": []string{b}}).want(200)
+	total(a, 12+30-40) // at once, whatever was brought together yet
+	eventuallyIn(t, takeover, "the lead shows it", func() string {
+		l := c.call("GET", leadsPath+"/"+b, nil).want(200) // by its old id
+		if l.get("id") != a || math.Abs(l.get("score").(float64)-2) > 0.01 {
+			return string(l.Body)
+		}
+		return ""
+	})
+	c.quiet()
+	total(b, 12+30-40)
+	c.call("DELETE", leadsPath+"/"+a, nil).want(204)
+	c.quiet()
+	c.call("GET", leadsPath+"/"+a+"/score", nil).problem(404, "lead.not_found")
+	again := c.call("POST", leadsPath, map[string]any{"phone": "918143963821"}).want(201).get("id").(string)
+	if s := c.scoreOf(again); s.get("total") != 0.0 || len(s.get("rows").([]any)) != 0 {
+		t.Errorf("a new lead has the score of a deleted one: %s", s.Body)
+	}
 }
