@@ -169,7 +169,8 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		Book: book, Office: office, Desk: desk, Tenants: a.Tenants, Queue: a.Queue, PublicURL: strings.TrimRight(a.Config.PublicURL, "/"),
 		Now: time.Now, Log: log.With("part", "campaigns"),
 	}
-	desk.Cleared, desk.Tracked = bureau.Cleared, bureau.Tracked
+	a.onClose("campaign mail", bureau.Close)
+	desk.Cleared, desk.Barred, desk.Tracked = bureau.Cleared, bureau.Barred, bureau.Tracked
 	a.Engine = &rule.Engine{
 		Book: book, Now: time.Now, Log: log.With("part", "automation"), PrivateNetworks: cfg.AllowPrivate, IsPublic: smtp.IsPublic,
 		Doers: map[string]rule.Doer{

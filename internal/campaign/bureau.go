@@ -1,6 +1,7 @@
 package campaign
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,8 +26,10 @@ type Bureau struct {
 	Now       func() time.Time
 	Log       *slog.Logger
 
-	mu    sync.Mutex
-	going map[string]*going // by campaign
+	mu     sync.Mutex
+	going  map[string]*going                      // by campaign
+	hung   map[<-chan struct{}]context.CancelFunc // the calls of hands that were left behind, by what tells that they are done
+	closed bool
 }
 
 // going is what this process knows of a campaign that is under way. All of it can be forgotten.
@@ -40,9 +43,10 @@ type going struct {
 	why      string    // of the last of them
 	state    string    // of the campaign, as read at
 	seen     time.Time
-	mark     time.Duration // what writing down a departure takes, about
-	call     time.Duration // and a call to the mail server
-	unheld   time.Time     // when messages were let go last that a pause had held
+	mark     time.Duration  // what writing down a departure takes, about
+	call     time.Duration  // and a call to the mail server
+	out      map[string]int // hands that are not back, by execution
+	unheld   time.Time      // when messages were let go last that a pause had held
 }
 
 func (b *Bureau) under(campaignID string) *going {

@@ -51,6 +51,9 @@ func (b *Bureau) post(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *go
 	if rest := b.Office.Rest(tn); rest > 0 {
 		return worked{wait: rest}, nil
 	}
+	if g.left() >= hungMost {
+		return worked{wait: hungPause}, nil
+	}
 	due, err := Recipients.Find(ctx, tn.DB, store.Query{
 		Where: []store.Term{store.Where("tally", store.Eq, tally(c.ID, Planned)), store.Where("due", store.Le, b.Now().UnixMilli())},
 		Order: "due", Limit: max(p.Take, takeLeast),
@@ -72,11 +75,14 @@ func (b *Bureau) post(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *go
 		return worked{}, err
 	}
 	wait := rd.run(ctx, due)
+	rd.mu.Lock() // of hands that are left behind
+	took, broken, err := rd.took, rd.broken, rd.err
+	rd.mu.Unlock()
 	switch {
-	case rd.err != nil:
-		return worked{}, rd.err
-	case rd.broken != nil:
-		return rd.parked(ctx, rd.broken)
+	case err != nil:
+		return worked{}, err
+	case broken != nil:
+		return rd.parked(ctx, broken)
 	}
 	g.mu.Lock()
 	refusals := g.refusals
@@ -84,10 +90,10 @@ func (b *Bureau) post(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *go
 	if refusals >= refusalsMost {
 		return worked{}, b.stop(ctx, tn, c, g, "smtp.policy", "The mail server refuses the sender or the content of one mail after the other.")
 	}
-	if rd.took > 0 {
+	if took > 0 {
 		err = b.troubled(ctx, tn, c, nil)
 	}
-	return worked{took: rd.took, wait: wait}, err
+	return worked{took: took, wait: wait}, err
 }
 
 // parked holds the campaign until its account is mended.
@@ -96,14 +102,20 @@ func (rd *round) parked(ctx context.Context, cause error) (worked, error) {
 	return worked{stall: job.Park("smtp.credential", cause)}, rd.b.troubled(ctx, rd.tn, rd.c, t)
 }
 
-// salvage settles those that an earlier execution left in flight: their calls may have been made.
+// salvage settles those that an earlier execution left in flight: their calls may have been made. Hands of this process
+// that are not back settle theirs themselves.
 func (rd *round) salvage(ctx context.Context) error {
 	for {
 		left, err := Recipients.Find(ctx, rd.tn.DB, store.Query{Where: []store.Term{store.Where("tally", store.Eq, tally(rd.c.ID, InFlight))}, Limit: takeMost})
 		if err != nil || len(left) == 0 {
 			return err
 		}
+		salvaged := false
 		for _, r := range left {
+			if rd.g.away(r.Flight) {
+				continue
+			}
+			salvaged = true
 			if id, token, _ := strings.Cut(r.Flight, ":"); id == rd.job.ID {
 				if n, err := strconv.ParseInt(token, 10, 64); err == nil && n > rd.job.Token {
 					return job.ErrLeaseLost
@@ -119,6 +131,9 @@ func (rd *round) salvage(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+		}
+		if !salvaged {
+			return nil
 		}
 	}
 }
@@ -173,11 +188,7 @@ func (rd *round) guard(ctx context.Context, due []*Recipient) ([]*Recipient, err
 // run hands the recipients over until they are done, the slice is over, or something says stop. It tells how long to wait.
 func (rd *round) run(ctx context.Context, due []*Recipient) (wait time.Duration) {
 	feed := make(chan *Recipient)
-	var hands sync.WaitGroup
-	for range min(postHands, len(due)) {
-		hands.Go(func() { rd.hand(ctx, feed) })
-	}
-	defer hands.Wait()
+	defer rd.hire(ctx, min(postHands, len(due)), feed)()
 	defer close(feed)
 	over := time.NewTimer(slice)
 	defer over.Stop()
@@ -240,7 +251,7 @@ type settlement struct {
 
 // hand takes recipients from the feed and hands their mails over. What became of one is written together with the mark of
 // the next: one commit a mail.
-func (rd *round) hand(ctx context.Context, feed <-chan *Recipient) {
+func (rd *round) hand(ctx context.Context, w *crew, feed <-chan *Recipient) {
 	var last *settlement
 	for {
 		var r *Recipient
@@ -274,15 +285,15 @@ func (rd *round) hand(ctx context.Context, feed <-chan *Recipient) {
 			}
 			continue
 		}
-		last = rd.send(ctx, r, msg, last)
+		last = rd.send(ctx, w, r, msg, last)
 	}
 }
 
 // send marks a recipient and hands its mail over. A mark takes the disk's time: beside a fast server it is made while
 // another mail has the connection; beside a slow one not before the connection is free, so that a crash leaves no more
 // in doubt than there are connections.
-func (rd *round) send(ctx context.Context, r *Recipient, msg smtp.Message, last *settlement) *settlement {
-	grab := func() (func(), bool) { return rd.b.Office.Grab(ctx, rd.tn) }
+func (rd *round) send(ctx context.Context, w *crew, r *Recipient, msg smtp.Message, last *settlement) *settlement {
+	grab := func() (func(), bool) { return rd.b.Office.Grab(w.grabs, rd.tn) }
 	var release func()
 	early, held := rd.g.slow(), false
 	if early {
@@ -309,8 +320,8 @@ func (rd *round) send(ctx context.Context, r *Recipient, msg smtp.Message, last 
 	}
 	if held {
 		called := time.Now()
-		a = rd.b.Office.Hand(ctx, rd.tn, rd.acc, msg)
-		rd.g.timed(marked.Sub(began), time.Since(called))
+		a = rd.b.Office.Hand(w.calls, rd.tn, rd.acc, msg)
+		rd.g.timed(marked.Sub(began), min(time.Since(called), patience))
 	}
 	rd.learn(a)
 	return &settlement{r, a}

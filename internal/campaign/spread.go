@@ -119,9 +119,16 @@ func (b *Bureau) unhold(ctx context.Context, tn *tenant.Tenant, g *going, waitin
 	return err
 }
 
-// clear sees to it that the messages of a cancelled campaign learn of that.
-func (b *Bureau) clear(ctx context.Context, tn *tenant.Tenant, c *Campaign, p windowPayload) (job.Result, error) {
-	n, err := b.count(ctx, tn, c.ID, Queued)
+// clear sees to it that the messages of a cancelled campaign learn of that, and that nobody stays in flight.
+func (b *Bureau) clear(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *going, j store.Job, p windowPayload) (job.Result, error) {
+	if err := (&round{b: b, tn: tn, c: c, g: g, job: j}).salvage(ctx); err != nil {
+		return job.Result{}, err
+	}
+	under := Queued
+	if c.Channel == Email {
+		under = InFlight
+	}
+	n, err := b.count(ctx, tn, c.ID, under)
 	if err != nil {
 		return job.Result{}, err
 	}
@@ -129,8 +136,10 @@ func (b *Bureau) clear(ctx context.Context, tn *tenant.Tenant, c *Campaign, p wi
 		b.forget(c.ID)
 		return job.Result{}, nil
 	}
-	if _, err := b.Queue.ReleaseParked(ctx, tn.Code); err != nil {
-		return job.Result{}, err
+	if c.Channel == WhatsApp {
+		if _, err := b.Queue.ReleaseParked(ctx, tn.Code); err != nil {
+			return job.Result{}, err
+		}
 	}
 	p.N++
 	return job.Result{Next: []store.NewJob{windowJob(tn.Code, p, b.Now().Add(time.Duration(p.N)*unheldPause))}}, nil
@@ -261,6 +270,19 @@ func (b *Bureau) Cleared(ctx context.Context, tn *tenant.Tenant, m *chat.Message
 		time.Sleep(wait)
 	}
 	return nil
+}
+
+// Barred is the Barred of chat.Desk: the template cannot be sent now, so the campaign pauses, and the message waits with
+// the others until it goes on. What was found out before the campaign went on says nothing of it any more.
+func (b *Bureau) Barred(ctx context.Context, tn *tenant.Tenant, m *chat.Message, r *chat.Refusal, found time.Time) error {
+	c, err := Campaigns.Get(ctx, tn.DB, m.Origin.Campaign)
+	if err == nil && c.State == Running && !found.Before(c.UpdatedAt) {
+		err = b.stop(ctx, tn, c, b.under(c.ID), r.Code, r.Detail)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return job.Snooze(brokenPause, "campaign_stopping", nil) // Cleared then says what becomes of it
 }
 
 // Tracked is the Tracked of chat.Desk: a recipient stands where its message does.

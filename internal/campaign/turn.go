@@ -158,7 +158,7 @@ func (b *Bureau) follow(tn *tenant.Tenant, c *Campaign) []store.NewJob {
 		return []store.NewJob{freezeJob(tn.Code, freezePayload{CampaignID: c.ID, Gen: c.Gen})}
 	case c.State == Running:
 		return []store.NewJob{windowJob(tn.Code, windowPayload{CampaignID: c.ID, Gen: c.Gen, N: 1}, time.Time{})}
-	case c.State == Cancelled && c.Channel == WhatsApp:
+	case c.State == Cancelled:
 		return []store.NewJob{windowJob(tn.Code, windowPayload{CampaignID: c.ID, Gen: c.Gen, N: 1}, c.EndedAt.Add(unheldPause))}
 	}
 	return nil

@@ -20,7 +20,8 @@ const (
 	progressAt = time.Second            // progress is told this often at most
 	takeLeast  = 32                     // recipients read for a window
 	takeMost   = 1500
-	maxPause   = 10 * time.Minute // until a waiting window looks again
+	busyPause  = 250 * time.Millisecond // until a window looks again whether the one before it has ended
+	maxPause   = 10 * time.Minute       // until a waiting window looks again
 )
 
 type windowPayload struct {
@@ -56,8 +57,10 @@ func (b *Bureau) HandleWindow(ctx context.Context, tn *tenant.Tenant, j store.Jo
 		return job.Result{}, err
 	}
 	g := b.under(p.CampaignID)
-	g.busy.Lock()
-	defer g.busy.Unlock()
+	idle := g.busy.TryLock()
+	if idle {
+		defer g.busy.Unlock()
+	}
 	c, err := Campaigns.Get(ctx, tn.DB, p.CampaignID)
 	if errors.Is(err, store.ErrNotFound) {
 		return job.Result{}, nil
@@ -65,12 +68,16 @@ func (b *Bureau) HandleWindow(ctx context.Context, tn *tenant.Tenant, j store.Jo
 	if err != nil {
 		return job.Result{}, err
 	}
-	b.noticedIn(g, c)
 	switch {
 	case c.Gen != p.Gen:
 		return job.Result{}, nil
+	case !idle: // one that is not needed any more still ends; its worker is not held meanwhile
+		return job.Result{}, job.Snooze(busyPause, "campaign_busy", nil)
+	}
+	b.noticedIn(g, c)
+	switch {
 	case c.State == Cancelled:
-		return b.clear(ctx, tn, c, p)
+		return b.clear(ctx, tn, c, g, j, p)
 	case c.State != Running:
 		return job.Result{}, nil
 	}

@@ -49,6 +49,9 @@ type Desk struct {
 	// Cleared is asked right before a message of a campaign goes out: a *Refusal ends it, any other error is what becomes of
 	// its job.
 	Cleared func(ctx context.Context, tn *tenant.Tenant, m *Message) error
+	// Barred is told that a message of a campaign cannot be sent for what all of its messages share, and was not; found is
+	// when that was found out. It gives what becomes of the job: the message stays planned.
+	Barred func(ctx context.Context, tn *tenant.Tenant, m *Message, r *Refusal, found time.Time) error
 	// Tracked gives the writes by which a campaign learns how its message stands; they go into the same commit, before it.
 	Tracked func(ctx context.Context, tn *tenant.Tenant, m *Message) ([]store.Write, error)
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/crm"
@@ -152,21 +153,25 @@ func (d *Desk) guard(ctx context.Context, tn *tenant.Tenant, m *Message) (*crm.C
 			return nil, err
 		}
 	}
+	if m.Origin.Campaign != "" && d.Cleared != nil { // first: a campaign that is paused loses nobody to what paused it
+		if err := d.Cleared(ctx, tn, m); err != nil {
+			return nil, err
+		}
+	}
 	var t *Template
 	if m.Type == "template" {
+		asked := d.Now()
 		if t, _, err = d.checkTemplate(ctx, tn, m.Content); err != nil {
+			var refusal *Refusal
+			if m.Origin.Campaign != "" && d.Barred != nil && errors.As(err, &refusal) {
+				return nil, d.Barred(ctx, tn, m, refusal, asked)
+			}
 			return nil, err
 		}
 	} else if m.Origin.RunID == "" && m.Origin.Campaign == "" {
 		return c, nil // a person's answer, to somebody who wrote
 	}
-	if err := d.wanted(ctx, tn, c, t != nil && t.Category == marketing); err != nil {
-		return nil, err
-	}
-	if m.Origin.Campaign != "" && d.Cleared != nil {
-		err = d.Cleared(ctx, tn, m)
-	}
-	return c, err
+	return c, d.wanted(ctx, tn, c, t != nil && t.Category == marketing)
 }
 
 // marketing is the category of templates that need not be sent.
@@ -247,10 +252,19 @@ func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		return d.putBack(rctx, tn, j, m, job.Snooze(max(wait, time.Second), "whatsapp.limited", err))
 	case api.Temporary() && !job.LastAttempt(j) && !late:
 		return d.putBack(rctx, tn, j, m, job.Retry(api.RetryAfter(), codeOf(api), err))
+	case m.Origin.Campaign != "" && d.Barred != nil && slices.Contains(templateOut, api.Code):
+		called := m.Send.At
+		if _, err := d.putBack(rctx, tn, j, m, nil); err != nil {
+			return job.Result{}, err
+		}
+		return job.Result{}, d.Barred(rctx, tn, m, &Refusal{"whatsapp." + failed.Code, "Meta refuses the template: " + failed.Title + "."}, called)
 	default:
 		return d.refuse(rctx, tn, j, m, failed, err)
 	}
 }
+
+// templateOut are Meta's refusals of a template whoever it goes to: it is not there or not approved, paused, disabled.
+var templateOut = []int{132001, 132015, 132016}
 
 // restKeys are what a message's call depends on.
 func restKeys(code, phoneNumberID string) []string {
