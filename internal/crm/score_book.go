@@ -158,6 +158,8 @@ func (h Heard) rules() []string {
 }
 
 // buying are words by which people ask for a price, or for room.
+//
+//nolint:misspell // not all are English
 var buying = strings.Fields(`price prices pricing cost costs fee fees charge charges quote quotation rate rates discount buy purchase order
 	available availability book booking appointment slot slots reserve reservation
 	precio precios cuesta cuanto cuánto disponible reservar preço preços custa quanto disponível agendar prix combien coûte rendez
