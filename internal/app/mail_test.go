@@ -244,11 +244,14 @@ func TestMailWaitsForTheAccount(t *testing.T) {
 // A private address is refused unless the operator allows it.
 func TestMailOnPrivateNetworks(t *testing.T) {
 	t.Parallel()
-	box := newMailServer(t)
-	e := start(t, t.TempDir(), newMeta(t))
+	box, meta, dir := newMailServer(t), newMeta(t), t.TempDir()
+	e := start(t, dir, meta, func(c *app.Config) { c.AllowPrivate = true })
 	c := e.addClient("ACME", 1)
 	c.mailAccount(box, nil)
 	c.call("POST", "/api/crm/automations/rules", mailRule(nil)).want(201)
+	e.stop()
+	e = start(t, dir, meta) // where it is not allowed, an account that is there already is not called either
+	c.e = e
 	c.call("POST", "/api/crm/automations/events", mailEvent(1, nil)).want(202)
 	eventually(t, "the mail is held", func() string {
 		if a := c.call("GET", "/api/jobs?type=email.send", nil).want(200); a.get("items.0.state") != "parked" {

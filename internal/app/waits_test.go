@@ -341,6 +341,9 @@ func TestMessagesAreEvents(t *testing.T) {
 		}
 		return ""
 	})
+	if _, err := e.meta.WaitAccepted(within(15*time.Second), 2); err != nil { // the refusal is for the next one
+		t.Fatal(err)
+	}
 	e.meta.Next(1, whatsapptest.GraphError(400, 131026, "not on WhatsApp"))
 	c.happen("custom.hello", phone, nil)
 	eventually(t, "tagged", tagged("unreachable"))

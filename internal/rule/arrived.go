@@ -104,7 +104,7 @@ func (e *Engine) HandleFailed(ctx context.Context, tn *tenant.Tenant, j store.Jo
 			if err != nil {
 				return job.Result{}, err
 			}
-			o.Depth, o.Chain = ev.Depth+1, append(append([]string{}, ev.Chain...), run.RuleID)
+			o.Depth, o.Chain, o.Budget = ev.Depth+1, append(append([]string{}, ev.Chain...), run.RuleID), ev.failure()
 		}
 	}
 	next, err := e.Raise(ctx, tn, o)

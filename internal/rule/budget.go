@@ -41,6 +41,18 @@ func (ev *Event) later(d *Definition) int {
 	return max(1, ev.budget()/2/(runs*(1+stops(d.Actions))))
 }
 
+// failure is what a failed message of one of an event's runs may spend: a run fails once.
+func (ev *Event) failure() int {
+	if ev.budget() == 0 {
+		return 0
+	}
+	runs := 1
+	if ev.Outcome != nil {
+		runs = max(1, len(ev.Outcome.Runs))
+	}
+	return max(1, ev.budget()/2/runs)
+}
+
 // stops counts the actions at which a run may stop.
 func stops(as []Action) int {
 	n := 0
