@@ -3,6 +3,7 @@ package app_test
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +38,11 @@ var build = sync.OnceValues(func() (string, error) {
 
 // TestMain removes the binary.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Scenarios wait more than they work: on few processors more of them fit side by side than the default lets.
+	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue && runtime.GOMAXPROCS(0) < 6 && os.Getenv("ECOD_TEST_ALL") == "" {
+		_ = flag.Set("test.parallel", "6")
+	}
 	code := m.Run()
 	if bin, err := build(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(bin))

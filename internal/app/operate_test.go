@@ -573,11 +573,11 @@ func TestDeferredEvent(t *testing.T) {
 	t.Parallel()
 	meta, dir := newMeta(t), t.TempDir()
 	e := start(t, dir, meta)
-	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
-	file := filepath.Join(dir, "tenants", "ecod_t_ACME.db")
+	file := filepath.Join(dir, "tenants", "ecod_t_ACME.db") // in the way before anybody opens it
 	if err := os.MkdirAll(filepath.Join(file, "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	c, other := e.addClient("ACME", 1), e.addClient("BETA", 2)
 	ev := hello("918143963821")
 	ev["eventId"] = "bk-1"
 	a := c.call("POST", "/api/crm/automations/events", ev).want(202)

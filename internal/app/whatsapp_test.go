@@ -206,8 +206,10 @@ func TestSendRefused(t *testing.T) {
 		Object: map[string]string{"body": "Long ago"}, At: time.Now().Add(-25 * time.Hour)}))).want(200)
 	e.sorted(t)
 	want(t, "old window", send(c, to("+12025550143", free())).problem(409, ""), "code", "whatsapp.window_closed")
-	if n := len(c.all("/api/jobs")); n != 0 {
-		t.Errorf("refused messages left %d jobs", n)
+	for _, j := range c.all("/api/jobs") {
+		if typ := j["type"].(string); typ != "whatsapp.templates.sync" { // that one comes by itself
+			t.Errorf("refused messages left a job %s", typ)
+		}
 	}
 	conversation, first := c.writes(ana, "STOP")
 	want(t, "a template to who said stop", send(c, to("+12025550143", template())).problem(409, ""), "code", "contact.opted_out")
