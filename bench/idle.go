@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -76,15 +77,18 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // fill registers the clients in a data folder.
 func fill(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	keys, err := (&app.Config{DataDir: dir}).LoadKeys()
+	if err != nil {
+		return err
+	}
 	s, err := app.OpenEmbedded(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	keys, err := (&app.Config{DataDir: dir}).LoadKeys()
-	if err != nil {
-		return err
-	}
 	clients := s.Registry(keys.Ring, slog.New(slog.DiscardHandler), func(string, string) {})
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(64) // they share commits

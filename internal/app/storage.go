@@ -78,6 +78,12 @@ func (e *Embedded) path(code string) string {
 	return filepath.Join(e.Dir, "tenants", tenant.DatabaseName(code)+".db")
 }
 
+// HasDB tells whether a client has a database by now: it gets one when it is first used.
+func (e *Embedded) HasDB(code string) bool {
+	_, err := os.Stat(e.path(code))
+	return err == nil
+}
+
 // OpenDB opens a client's database file.
 func (e *Embedded) OpenDB(ctx context.Context, a *tenant.Account) (store.DB, error) {
 	if a.DatabaseURL != "" {
