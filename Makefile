@@ -22,6 +22,7 @@ format:
 
 bench:
 	go run ./bench
+	cd bench/jobs && go run .
 
 ci:
 	bash .ci/run

@@ -89,7 +89,7 @@ func fill(ctx context.Context, dir string) error {
 		return err
 	}
 	defer s.Close()
-	clients := s.Registry(keys.Ring, slog.New(slog.DiscardHandler), func(string, string) {})
+	clients := s.Registry(keys.Ring, slog.New(slog.DiscardHandler), func(string, string) {}, nil)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(64) // they share commits
 	for i := range registered {

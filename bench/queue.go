@@ -31,7 +31,7 @@ func (b *bench) queue(ctx context.Context) error {
 		return err
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	clients := s.Registry(ring, quiet, func(string, string) {})
+	clients := s.Registry(ring, quiet, func(string, string) {}, nil)
 	defer clients.Close(context.WithoutCancel(ctx))
 	for i := range lanes {
 		if _, _, err := clients.Create(ctx, tenant.NewClient{Code: fmt.Sprintf("CLIENT%02d", i), Name: "Client"}); err != nil {
@@ -69,9 +69,9 @@ func (b *bench) queue(ctx context.Context) error {
 	var ran atomic.Int64
 	done := make(chan struct{})
 	runner := job.NewRunner(job.Config{
-		Queue: s.Queue, Wake: s.Queue.Wake(), Tenants: clients, Concurrency: 16, Poll: 5 * time.Second, Log: quiet, Now: time.Now,
-		Observe: func(_ string, state store.State, _, _ time.Duration) { // called when the end is durable
-			if state == store.Succeeded && ran.Add(1) == n {
+		Queue: s.Queue, Tenants: clients, Concurrency: 16, Poll: 5 * time.Second, Log: quiet, Now: time.Now,
+		Observe: func(e job.Execution) { // called when the end is durable
+			if e.State == store.Succeeded && ran.Add(1) == n {
 				close(done)
 			}
 		},

@@ -31,6 +31,9 @@ func (c *backupCmd) Run(ctx context.Context, m mistakes) error {
 	if len(man.Later) > 0 {
 		fmt.Printf("%d clients that were asleep show a moment up to a minute later\n", len(man.Later))
 	}
+	if len(man.Elsewhere) > 0 {
+		fmt.Fprintf(os.Stderr, "ecod: %s have databases at addresses of their own, which are not in it: back those up where they are\n", strings.Join(man.Elsewhere, ", "))
+	}
 	if man.Keys {
 		fmt.Println("the keys are in it: keep it as you keep them")
 	} else {
@@ -53,7 +56,11 @@ func (c *restoreCmd) Run(ctx context.Context, m mistakes) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s is as of %s: %d clients, %d files\n", c.DataDir, res.At.Format(time.RFC3339), res.Clients, len(res.Files))
+	place := c.DataDir
+	if res.Engine != "" {
+		place = "the database of ECOD_DATABASE_URL"
+	}
+	fmt.Printf("%s is as of %s: %d clients, %d files\n", place, res.At.Format(time.RFC3339), res.Clients, len(res.Files))
 	if res.Aside != "" {
 		fmt.Printf("what was there before is in %s\n", res.Aside)
 	}

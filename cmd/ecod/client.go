@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strconv"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/app"
 	"github.com/ecodrix/ecod/internal/job"
+	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
@@ -24,17 +25,17 @@ type clientCmd struct {
 	RotateKey clientKeyCmd    `cmd:"" help:"Make a new API key; the one before is valid for 24 hours more."`
 	Export    clientExportCmd `cmd:"" help:"Write everything of a client into an archive of JSON lines and media, without secrets."`
 	Erase     clientEraseCmd  `cmd:"" help:"Delete a client for good: its database, media and secrets. A job does it."`
-	Move      clientMoveCmd   `cmd:"" help:"Move a client to another database (not in this build)."`
+	Move      clientMoveCmd   `cmd:"" help:"Move a client to another database. A job does it; the client is out of service meanwhile."`
 }
 
 // withRegistry opens the services database beside a running serve, which notices changes by itself. Only what may be the
 // first thing done with a data folder makes it.
-func withRegistry(ctx context.Context, m mistakes, c *app.Config, first bool, f func(*app.Embedded, *tenant.Registry) error) error {
+func withRegistry(ctx context.Context, m mistakes, c *app.Config, first bool, f func(*app.Storage, *tenant.Registry) error) error {
 	if err := m.resolve(c); err != nil {
 		return err
 	}
 	if !first {
-		if err := app.HasData(c.DataDir); err != nil {
+		if err := app.HasStorage(*c); err != nil {
 			return err
 		}
 	}
@@ -45,12 +46,12 @@ func withRegistry(ctx context.Context, m mistakes, c *app.Config, first bool, f 
 	if err != nil {
 		return err
 	}
-	e, err := app.OpenEmbedded(ctx, c.DataDir)
+	e, err := app.OpenStorage(ctx, *c)
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	return f(e, e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil))
+	return f(e, e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil, nil))
 }
 
 type clientAddCmd struct {
@@ -62,7 +63,7 @@ type clientAddCmd struct {
 }
 
 func (c *clientAddCmd) Run(ctx context.Context, m mistakes) error {
-	return withRegistry(ctx, m, &c.Config, true, func(_ *app.Embedded, r *tenant.Registry) error {
+	return withRegistry(ctx, m, &c.Config, true, func(_ *app.Storage, r *tenant.Registry) error {
 		if c.Name == "" {
 			c.Name = c.Code
 		}
@@ -80,7 +81,7 @@ type clientListCmd struct {
 }
 
 func (c *clientListCmd) Run(ctx context.Context, m mistakes) error {
-	return withRegistry(ctx, m, &c.Config, false, func(_ *app.Embedded, r *tenant.Registry) error {
+	return withRegistry(ctx, m, &c.Config, false, func(_ *app.Storage, r *tenant.Registry) error {
 		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 		for after := ""; ; {
 			page, err := r.List(ctx, after, 500)
@@ -117,7 +118,7 @@ func (c *clientResumeCmd) Run(ctx context.Context, m mistakes) error {
 }
 
 func setStatus(ctx context.Context, m mistakes, c *app.Config, code, status string) error {
-	return withRegistry(ctx, m, c, false, func(_ *app.Embedded, r *tenant.Registry) error {
+	return withRegistry(ctx, m, c, false, func(_ *app.Storage, r *tenant.Registry) error {
 		a, err := r.SetStatus(ctx, code, status)
 		if err == nil {
 			fmt.Printf("client %s is %s\n", a.Code, a.Status)
@@ -132,7 +133,7 @@ type clientKeyCmd struct {
 }
 
 func (c *clientKeyCmd) Run(ctx context.Context, m mistakes) error {
-	return withRegistry(ctx, m, &c.Config, false, func(_ *app.Embedded, r *tenant.Registry) error {
+	return withRegistry(ctx, m, &c.Config, false, func(_ *app.Storage, r *tenant.Registry) error {
 		key, until, err := r.NewKey(ctx, c.Code)
 		if err == nil {
 			fmt.Printf("api key %s\nthe one before is valid until %s\n", key, until.Format("2006-01-02 15:04 MST"))
@@ -152,7 +153,7 @@ func (c *clientEraseCmd) Run(ctx context.Context, m mistakes) error {
 	if confirm, same := tenant.Code(c.Confirm); !ok || !same || confirm != code {
 		return app.BadConfig{"--confirm must repeat the client's code."}
 	}
-	return withRegistry(ctx, m, &c.Config, false, func(e *app.Embedded, r *tenant.Registry) error {
+	return withRegistry(ctx, m, &c.Config, false, func(e *app.Storage, r *tenant.Registry) error {
 		a, err := r.Account(ctx, code)
 		if err != nil {
 			return err
@@ -203,9 +204,51 @@ func (c *clientExportCmd) Run(ctx context.Context, m mistakes) error {
 }
 
 type clientMoveCmd struct {
-	Code string `arg:""`
+	app.Config
+	Code    string `arg:""`
+	To      string `help:"mongodb:// or mongodb+srv:// of a database of the client's own, - to read it from stdin, or sqlite: the engine's own storage, which is that of ECOD_DATABASE_URL where that is set."`
+	DropOld bool   `help:"Delete the old copy that the client's last move left."`
 }
 
-func (c *clientMoveCmd) Run() error {
-	return errors.New("this build keeps clients in embedded databases only: there is nowhere to move one to")
+func (c *clientMoveCmd) Run(ctx context.Context, m mistakes) error {
+	if err := m.resolve(&c.Config); err != nil {
+		return err
+	}
+	switch {
+	case c.DropOld && c.To != "":
+		return app.BadConfig{"--to and --drop-old are two things: drop the old copy first."}
+	case c.DropOld:
+		dropped, err := app.DropOldCopy(ctx, c.Config, c.Code)
+		if err == nil {
+			fmt.Printf("dropped %s\n", dropped)
+		}
+		return err
+	case c.To == "":
+		return app.BadConfig{"--to must say where: mongodb://..., or sqlite for the engine's own storage."}
+	case c.To == "-": // a password on a command line is seen by everybody on the machine
+		b, err := io.ReadAll(io.LimitReader(os.Stdin, 4096))
+		if err != nil {
+			return err
+		}
+		c.To = strings.TrimSpace(string(b))
+	}
+	to := secret.Text(c.To)
+	if c.To == "sqlite" || c.To == "default" {
+		to = ""
+	}
+	last := ""
+	moved, err := app.MoveClient(ctx, c.Config, c.Code, to, func(p tenant.Progress) {
+		if say := fmt.Sprintf("%s: %d of %d records", p.Step, p.Done, p.Total); say != last {
+			fmt.Fprintln(os.Stderr, say)
+			last = say
+		}
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("client %s is in %s now: %d records\n", moved.ClientCode, moved.Database, moved.Records)
+	if moved.OldCopy != "" {
+		fmt.Printf("the old copy is kept in %s; drop it with: ecod client move %s --drop-old\n", moved.OldCopy, moved.ClientCode)
+	}
+	return nil
 }

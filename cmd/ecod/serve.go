@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/ecodrix/ecod/internal/app"
 )
@@ -29,7 +31,17 @@ func (c *serveCmd) Run(ctx context.Context, m mistakes) error {
 			fmt.Printf("ecod listens on %s\nadmin token: in %s\n", a.URL(), file)
 		}
 	}
+	go again(a.Runner.Hurry)
 	return a.Run(ctx)
+}
+
+// again waits for the second signal that asks to stop: who sends it does not want to wait for running jobs.
+func again(hurry func()) {
+	asked := make(chan os.Signal, 2)
+	signal.Notify(asked, os.Interrupt, syscall.SIGTERM)
+	<-asked
+	<-asked
+	hurry()
 }
 
 // logger writes to stderr, as text on a terminal and as JSON elsewhere.

@@ -57,7 +57,7 @@ func TestConfigTellsSources(t *testing.T) {
 func TestCommandsWithoutData(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range [][]string{{"client", "list"}, {"client", "suspend", "ACME"}, {"client", "rotate-key", "ACME"}, {"client", "erase", "ACME", "--confirm", "ACME"},
-		{"client", "export", "ACME", "--out", "x.tar"}, {"keys", "rotate"}, {"backup", "x.tar"}} {
+		{"client", "export", "ACME", "--out", "x.tar"}, {"client", "move", "ACME", "--to", "sqlite"}, {"keys", "rotate"}, {"backup", "x.tar"}} {
 		if _, errs, code := ecod(t, dir, nil, args...); code != 1 || !strings.Contains(errs, "no data in ./data") {
 			t.Errorf("%v: %d: %s", args, code, errs)
 		}
@@ -71,7 +71,7 @@ func TestCommandsWithoutData(t *testing.T) {
 	if _, errs, code := ecod(t, dir, nil, "client", "add", "b!"); code != 1 || !strings.Contains(errs, "clientCode: must match") {
 		t.Errorf("%d: %s", code, errs)
 	}
-	if _, errs, code := ecod(t, dir, nil, "client", "move", "ACME"); code != 1 || !strings.Contains(errs, "embedded databases only") {
+	if _, errs, code := ecod(t, dir, nil, "client", "move", "ACME"); code != 2 || !strings.Contains(errs, "--to must say where") {
 		t.Errorf("%d: %s", code, errs)
 	}
 }

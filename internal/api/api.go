@@ -47,12 +47,15 @@ type Config struct {
 
 	Metrics *prometheus.Registry // nil: an own one
 	Ready   []Check              // of /readyz
-	Web     http.Handler         // what no route matches, outside of /api/: the dashboard. nil: 404
+	// Degraded are what a node does without if need be: /readyz names those that fail, and stays as it is.
+	Degraded []Check
+	Web      http.Handler // what no route matches, outside of /api/: the dashboard. nil: 404
 
 	Now            func() time.Time
 	BodyTimeout    time.Duration // for a JSON body to arrive; 10 s
 	RequestTimeout time.Duration // for a JSON operation to answer; 50 s
 	DrainTimeout   time.Duration // for requests under way when stopping; 15 s
+	LameDuck       time.Duration // before that, requests are still taken while /readyz says no: whoever balances looks elsewhere; 0
 	// Wrong credentials that one address may send before it is answered 429, and how fast they are forgotten; 300 and 5.
 	FailureBurst      int
 	FailuresPerSecond float64
@@ -76,7 +79,10 @@ type API struct {
 	node        string // this process, for those that come after it
 	onDrain     []func()
 	progress    map[string]progressOf // of jobs, by their type
-	openAPI     func() []byte
+
+	// systemProgress is that of the system's own jobs.
+	systemProgress map[string]func(context.Context, store.Job) (*Progress, error)
+	openAPI        func() []byte
 }
 
 // New builds the shell with its standing routes (/healthz, /readyz, /metrics, /openapi.json, /docs).
@@ -185,6 +191,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) standardHeaders(w http.ResponseWriter, q *request) {
 	h := w.Header()
 	h.Set("X-Request-Id", q.id)
+	if a.draining.Load() {
+		h.Set("Connection", "close") // so that a connection is not found closed by who would use it again
+	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")

@@ -227,7 +227,7 @@ func (s campaigns) create(ctx context.Context, tn *tenant.Tenant, in *campaignIn
 	if err := bad.fault(); err != nil {
 		return nil, err
 	}
-	c, err := s.bureau.Create(ctx, tn, p, s.runner.Enqueue)
+	c, err := s.bureau.Create(ctx, tn, p, s.runner.Offer)
 	out, err := s.tagged(ctx, tn, c, err)
 	if err == nil {
 		out.Location = "/api/campaigns/" + c.ID
@@ -296,7 +296,7 @@ func (s campaigns) update(ctx context.Context, tn *tenant.Tenant, in *campaignPa
 	if b.RatePerSecond.Set {
 		p.RatePerSecond = &b.RatePerSecond.Value
 	}
-	c, err := s.bureau.Edit(ctx, tn, in.ID, p, s.runner.Enqueue)
+	c, err := s.bureau.Edit(ctx, tn, in.ID, p, s.runner.Offer)
 	return s.tagged(ctx, tn, c, err)
 }
 
@@ -307,7 +307,11 @@ func (s campaigns) turn(ctx context.Context, tn *tenant.Tenant, id, op string) (
 		return nil, err
 	}
 	if next != nil {
-		made, _, err := s.runner.Do(ctx, *next)
+		do := s.runner.Do
+		if op == campaign.Pause || op == campaign.Cancel {
+			do = s.runner.DoAnyway
+		}
+		made, _, err := do(ctx, *next)
 		var refused *fault.Error
 		if err != nil && (made.Job.ID == "" || (errors.As(err, &refused) && refused.Kind == fault.Conflict)) {
 			return nil, err
@@ -334,7 +338,7 @@ func (s campaigns) trial(ctx context.Context, tn *tenant.Tenant, in *trialInput)
 	if err != nil {
 		return nil, err
 	}
-	made, err := s.runner.Enqueue(ctx, next)
+	made, err := s.runner.Offer(ctx, next)
 	if err != nil {
 		return nil, err
 	}

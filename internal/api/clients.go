@@ -13,6 +13,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
+	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -36,15 +37,24 @@ type ByCode struct {
 type ClientView struct {
 	ClientCode     string           `json:"clientCode" example:"ACME"`
 	Name           string           `json:"name"`
-	Status         string           `json:"status" enum:"active,suspended,erasing,unreadable" doc:"unreadable: its document in ClientSecrets does not decode; what was known of it is served on."`
+	Status         string           `json:"status" enum:"active,suspended,moving,erasing,unreadable" doc:"moving: its database is being moved, and it is answered 503. unreadable: its document in ClientSecrets does not decode; what was known of it is served on."`
 	TimeZone       string           `json:"timeZone" doc:"IANA." example:"Asia/Kolkata"`
 	Locale         *string          `json:"locale"`
 	DefaultCountry *string          `json:"defaultCountry" doc:"ISO 3166-1 alpha-2, for phones written without a country."`
 	AllowedOrigins []string         `json:"allowedOrigins" doc:"Whose pages may call, and open sockets."`
 	WhatsApp       *ClientMetaBrief `json:"whatsapp"`
 	Settings       ClientSettings   `json:"settings"`
+	Database       ClientDatabase   `json:"database" doc:"Whether its database can be had, as far as the process that answers knows."`
 	CreatedAt      Time             `json:"createdAt"`
 	UpdatedAt      Time             `json:"updatedAt"`
+}
+
+// ClientDatabase is how a client's database fares.
+type ClientDatabase struct {
+	State  string `json:"state" enum:"ok,unavailable" doc:"unavailable: it cannot be reached, opened or brought up to date. The client's calls are answered 503 client.unavailable, its webhooks are kept, its jobs wait; all goes on by itself when it is back."`
+	Own    bool   `json:"own" doc:"It stands on a cluster of the client's own (databaseUrl)."`
+	Since  *Time  `json:"since,omitempty" doc:"Since when it is unavailable."`
+	Detail string `json:"detail,omitempty"`
 }
 
 // ClientMetaBrief is what is not secret of a client's Meta account.
@@ -67,11 +77,20 @@ type CreatedClient struct {
 	ClientView
 }
 
+// view is a client as it stands, with what is known of its database.
+func (c clients) view(a *tenant.Account) ClientView {
+	v := clientView(a)
+	if since, detail, ails := c.tenants.Ailing(a.Code); ails {
+		v.Database.State, v.Database.Since, v.Database.Detail = "unavailable", &Time{since}, detail
+	}
+	return v
+}
+
 func clientView(a *tenant.Account) ClientView {
 	v := ClientView{
 		ClientCode: a.Code, Name: a.Name, Status: a.Status, TimeZone: or(a.TimeZone, "UTC"), Locale: orNull(a.Locale),
 		DefaultCountry: orNull(a.DefaultCountry), AllowedOrigins: append([]string{}, a.AllowedOrigins...),
-		CreatedAt: Time{a.CreatedAt}, UpdatedAt: Time{a.UpdatedAt},
+		Database: ClientDatabase{State: "ok", Own: a.DatabaseURL != ""}, CreatedAt: Time{a.CreatedAt}, UpdatedAt: Time{a.UpdatedAt},
 	}
 	if s := a.Settings; s != nil {
 		v.Settings = ClientSettings{s.Reminders, s.OptOutWords, s.OptInWords, s.RatePerSecond}
@@ -128,18 +147,25 @@ func (c clients) create(ctx context.Context, in *newClientInput) (*createdClient
 	bad.locale("/locale", b.Locale)
 	bad.text("/name", b.Name)
 	if b.DatabaseURL != nil {
-		bad.add("/databaseUrl", databaseURL(*b.DatabaseURL))
+		if why := databaseURL(*b.DatabaseURL); why != "" {
+			bad.add("/databaseUrl", why)
+		}
 	}
 	if err := bad.fault(); err != nil {
 		return nil, err
 	}
+	var own secret.Text
+	if b.DatabaseURL != nil {
+		own = secret.Text(*b.DatabaseURL)
+	}
 	acct, key, err := c.tenants.Create(ctx, tenant.NewClient{
-		Code: b.ClientCode, Name: strings.TrimSpace(b.Name), TimeZone: b.TimeZone, Locale: b.Locale, DefaultCountry: strings.ToUpper(b.DefaultCountry),
+		DatabaseURL: own,
+		Code:        b.ClientCode, Name: strings.TrimSpace(b.Name), TimeZone: b.TimeZone, Locale: b.Locale, DefaultCountry: strings.ToUpper(b.DefaultCountry),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &createdClient{"/api/clients/" + acct.Code, CreatedClient{key, clientView(acct)}}, nil
+	return &createdClient{"/api/clients/" + acct.Code, CreatedClient{key, c.view(acct)}}, nil
 }
 
 type createdClient struct {
@@ -147,12 +173,16 @@ type createdClient struct {
 	Body     CreatedClient
 }
 
-// databaseURL tells why a client cannot have the database it names.
+// databaseURL tells why a client cannot have the database it names; "": it can, as far as its address tells.
 func databaseURL(s string) string {
 	if !strings.HasPrefix(s, "mongodb://") && !strings.HasPrefix(s, "mongodb+srv://") {
 		return "Expected mongodb:// or mongodb+srv://."
 	}
-	return "This build keeps clients in embedded databases only; leave databaseUrl out."
+	_, rest, _ := strings.Cut(s, "://")
+	if hosts, _, _ := strings.Cut(rest, "/"); hosts == "" || strings.HasSuffix(hosts, "@") {
+		return "Expected the address of a server."
+	}
+	return ""
 }
 
 func (c clients) list(ctx context.Context, in *struct{ Page }) (*Answer[List[ClientView]], error) {
@@ -168,7 +198,7 @@ func (c clients) list(ctx context.Context, in *struct{ Page }) (*Answer[List[Cli
 	if err != nil {
 		return nil, err
 	}
-	return ListOf(rows, in.Page, "clients", func(a *tenant.Account) store.Cursor { return store.Cursor{ID: a.Code} }, clientView), nil
+	return ListOf(rows, in.Page, "clients", func(a *tenant.Account) store.Cursor { return store.Cursor{ID: a.Code} }, c.view), nil
 }
 
 func (c clients) get(ctx context.Context, in *ByCode) (*Answer[ClientView], error) {
@@ -176,7 +206,7 @@ func (c clients) get(ctx context.Context, in *ByCode) (*Answer[ClientView], erro
 	if err != nil {
 		return nil, err
 	}
-	return OK(clientView(acct))
+	return OK(c.view(acct))
 }
 
 type clientPatch struct {
@@ -243,7 +273,7 @@ func (c clients) update(ctx context.Context, in *clientPatch) (*Answer[ClientVie
 	if err != nil {
 		return nil, err
 	}
-	return OK(clientView(acct))
+	return OK(c.view(acct))
 }
 
 var offsetForm = regexp.MustCompile(`^-[0-9]{1,5}[mhdw]$`)
@@ -346,7 +376,7 @@ func (c clients) setStatus(status string) func(context.Context, *ByCode) (*Answe
 		if err != nil {
 			return nil, err
 		}
-		return OK(clientView(acct))
+		return OK(c.view(acct))
 	}
 }
 

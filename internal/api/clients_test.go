@@ -20,7 +20,7 @@ func TestClients(t *testing.T) {
 	}
 	delete(read, "createdAt")
 	delete(read, "updatedAt")
-	if got, want := text(read), `{"allowedOrigins":[],"clientCode":"ACME","defaultCountry":"IN","locale":"en-IN","name":"Acme Dental","settings":{},"status":"active","timeZone":"Asia/Kolkata","whatsapp":null}`; got != want {
+	if got, want := text(read), `{"allowedOrigins":[],"clientCode":"ACME","database":{"own":false,"state":"ok"},"defaultCountry":"IN","locale":"en-IN","name":"Acme Dental","settings":{},"status":"active","timeZone":"Asia/Kolkata","whatsapp":null}`; got != want {
 		t.Fatalf("%s, want %s", got, want)
 	}
 	as := func(method, path, body string) reply {
@@ -43,6 +43,15 @@ func TestClients(t *testing.T) {
 		t.Fatal(text(patched))
 	}
 	w.problem(w.admin("PATCH", "/api/clients/acme", `{"databaseUrl":"mongodb://x"}`), 409, "client.use_move")
+	own := w.admin("POST", "/api/clients", `{"clientCode":"OWN","name":"x","databaseUrl":"mongodb://u:p4ssw0rd@cluster.example/"}`)
+	if got := w.ok(own, 201); text(got["database"]) != `{"own":true,"state":"ok"}` {
+		t.Fatal(text(got))
+	}
+	for _, r := range []reply{own, w.admin("GET", "/api/clients/OWN", ""), w.admin("GET", "/api/clients/OWN/secrets", "")} {
+		if strings.Contains(string(r.body), "cluster.example") || strings.Contains(w.log.text(), "cluster.example") {
+			t.Errorf("its address is told: %s", r.body)
+		}
+	}
 
 	next := w.ok(w.admin("POST", "/api/clients/ACME/keys", ""), 201)
 	if str(next, "apiKey") == key || str(next, "previousValidUntil") == "" {
@@ -65,22 +74,22 @@ func TestClients(t *testing.T) {
 func TestClientsRefuseBadInput(t *testing.T) {
 	w := newTown(t)
 	for body, at := range map[string]string{
-		`{}`:                                                                      "/clientCode /name",
-		`{"clientCode":"A","name":"x"}`:                                           "/clientCode",
-		`{"clientCode":"-AB","name":"x"}`:                                         "/clientCode",
-		`{"clientCode":"A B","name":"x"}`:                                         "/clientCode",
-		`{"clientCode":"ÄB","name":"x"}`:                                          "/clientCode",
-		`{"clientCode":"NEW","name":""}`:                                          "/name",
-		`{"clientCode":"NEW","name":"  "}`:                                        "/name",
-		`{"clientCode":"NEW","name":"a\u0000b"}`:                                  "/name",
-		`{"clientCode":"NEW","name":"x","timeZone":"Mars/Olympus"}`:               "/timeZone",
-		`{"clientCode":"NEW","name":"x","timeZone":"Local"}`:                      "/timeZone",
-		`{"clientCode":"NEW","name":"x","timeZone":"../../etc/passwd"}`:           "/timeZone",
-		`{"clientCode":"NEW","name":"x","locale":"en_IN!"}`:                       "/locale",
-		`{"clientCode":"NEW","name":"x","defaultCountry":"IND"}`:                  "/defaultCountry",
-		`{"clientCode":"NEW","name":"x","databaseUrl":"postgres://x"}`:            "/databaseUrl",
-		`{"clientCode":"NEW","name":"x","databaseUrl":"mongodb://u:p4ssw0rd@h/"}`: "/databaseUrl",
-		`{"clientCode":"NEW","name":"x","apiKey":"mine"}`:                         "/apiKey",
+		`{}`:                                                                     "/clientCode /name",
+		`{"clientCode":"A","name":"x"}`:                                          "/clientCode",
+		`{"clientCode":"-AB","name":"x"}`:                                        "/clientCode",
+		`{"clientCode":"A B","name":"x"}`:                                        "/clientCode",
+		`{"clientCode":"ÄB","name":"x"}`:                                         "/clientCode",
+		`{"clientCode":"NEW","name":""}`:                                         "/name",
+		`{"clientCode":"NEW","name":"  "}`:                                       "/name",
+		`{"clientCode":"NEW","name":"a\u0000b"}`:                                 "/name",
+		`{"clientCode":"NEW","name":"x","timeZone":"Mars/Olympus"}`:              "/timeZone",
+		`{"clientCode":"NEW","name":"x","timeZone":"Local"}`:                     "/timeZone",
+		`{"clientCode":"NEW","name":"x","timeZone":"../../etc/passwd"}`:          "/timeZone",
+		`{"clientCode":"NEW","name":"x","locale":"en_IN!"}`:                      "/locale",
+		`{"clientCode":"NEW","name":"x","defaultCountry":"IND"}`:                 "/defaultCountry",
+		`{"clientCode":"NEW","name":"x","databaseUrl":"postgres://x"}`:           "/databaseUrl",
+		`{"clientCode":"NEW","name":"x","databaseUrl":"mongodb://u:p4ssw0rd@/"}`: "/databaseUrl",
+		`{"clientCode":"NEW","name":"x","apiKey":"mine"}`:                        "/apiKey",
 	} {
 		r := w.admin("POST", "/api/clients", body)
 		w.problem(r, 422, "invalid", strings.Fields(at)...)

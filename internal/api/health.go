@@ -40,7 +40,16 @@ func writeJSON(w http.ResponseWriter, v any) error {
 func (a *API) readyz(w http.ResponseWriter, r *http.Request) error {
 	failing := a.failing(r.Context())
 	if len(failing) == 0 {
-		return writeJSON(w, map[string]string{"status": "ready"})
+		status := struct {
+			Status   string   `json:"status"`
+			Degraded []string `json:"degraded,omitempty"`
+		}{Status: "ready"}
+		for _, c := range a.cfg.Degraded { // whoever is degraded says so in the log itself
+			if c.Run(r.Context()) != nil {
+				status.Degraded = append(status.Degraded, c.Name)
+			}
+		}
+		return writeJSON(w, status)
 	}
 	f := fault.New(fault.Unavailable, "not_ready", "This node takes no traffic now.")
 	f.Extra = map[string]any{"failing": failing}

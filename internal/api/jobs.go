@@ -12,12 +12,6 @@ import (
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
-// bulkMost is how many records one call by filter changes; more says that there are others.
-const (
-	bulkMost = 10_000
-	bulkPage = 500
-)
-
 // jobs is the API of the queue: a client's own jobs, and the operator's view over all.
 type jobs struct {
 	api    *API
@@ -41,6 +35,14 @@ func (a *API) showProgress(jobType string, f progressOf) {
 		a.progress = map[string]progressOf{}
 	}
 	a.progress[jobType] = f
+}
+
+// showSystemProgress is showProgress for the system's own jobs.
+func (a *API) showSystemProgress(jobType string, f func(context.Context, store.Job) (*Progress, error)) {
+	if a.systemProgress == nil {
+		a.systemProgress = map[string]func(context.Context, store.Job) (*Progress, error){}
+	}
+	a.systemProgress[jobType] = f
 }
 
 // shown is a job as its client sees it, with how far it got if its type tells.
@@ -144,14 +146,18 @@ func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
 	ClientCall(a, Op{Route: "POST /api/jobs/{id}/retry", ID: "retryJob", Tag: tag, Summary: "Try a job again", Description: retryText}, s.retry)
 	ClientCall(a, Op{Route: "POST /api/jobs/{id}/cancel", ID: "cancelJob", Tag: tag, Summary: "Cancel a job", Description: cancelText}, s.cancel)
 	ClientCall(a, Op{Route: "POST /api/jobs/retry", ID: "retryJobs", Tag: tag, Summary: "Try all jobs of a filter again", Description: bulkText}, s.retryAll)
+	ClientCall(a, Op{Route: "POST /api/jobs/cancel", ID: "cancelJobs", Tag: tag, Summary: "Cancel all jobs of a filter", Description: bulkText}, s.cancelAll)
 
 	Admin(a, Op{Route: "GET /api/admin/jobs", ID: "adminListJobs", Tag: admin, Summary: "List the jobs of all clients, newest first"}, s.adminList)
 	Admin(a, Op{Route: "GET /api/admin/jobs/{id}", ID: "adminGetJob", Tag: admin, Summary: "Read any job"}, s.adminGet)
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/retry", ID: "adminRetryJob", Tag: admin, Summary: "Try any job again", Description: retryText}, s.adminRetry)
 	Admin(a, Op{Route: "POST /api/admin/jobs/{id}/cancel", ID: "adminCancelJob", Tag: admin, Summary: "Cancel any job", Description: cancelText}, s.adminCancel)
 	Admin(a, Op{Route: "POST /api/admin/jobs/retry", ID: "adminRetryJobs", Tag: admin, Summary: "Try all jobs of a filter again", Description: bulkText}, s.adminRetryAll)
+	Admin(a, Op{Route: "POST /api/admin/jobs/cancel", ID: "adminCancelJobs", Tag: admin, Summary: "Cancel all jobs of a filter", Description: bulkText}, s.adminCancelAll)
 	Admin(a, Op{Route: "GET /api/admin/lanes", ID: "adminListLanes", Tag: admin, Summary: "List the lanes that hold work",
 		Description: "Lanes are served in turn: no client waits behind another's backlog."}, s.lanes)
+	registerPauses(a, s)
+	registerCounts(a, s)
 	a.nullable("LaneView", "pause")
 	a.nullable("JobView", "error")
 	a.nullable("AdminJobView", "error")
@@ -159,8 +165,26 @@ func RegisterJobs(a *API, queue store.Queue, runner *job.Runner) {
 
 // JobFilterQuery is the part of a list's input that chooses jobs; embed it.
 type JobFilterQuery struct {
-	State []string `query:"state,explode" maxItems:"8" doc:"One or several of the states."`
-	Type  []string `query:"type,explode" maxItems:"20" doc:"One or several types."`
+	State         []string `query:"state,explode" maxItems:"8" doc:"One or several of the states."`
+	Type          []string `query:"type,explode" maxItems:"20" doc:"One or several types."`
+	EventID       string   `query:"eventId" maxLength:"256" doc:"Made for this event."`
+	RunID         string   `query:"runId" maxLength:"256" doc:"For this run."`
+	LeadID        string   `query:"leadId" maxLength:"256" doc:"For this lead."`
+	CampaignID    string   `query:"campaignId" maxLength:"256" doc:"For this campaign."`
+	AppointmentID string   `query:"appointmentId" maxLength:"256" doc:"For this appointment."`
+}
+
+// JobCause chooses the jobs made for something; embed it into a body. All that is said must hold.
+type JobCause struct {
+	EventID       string `json:"eventId,omitempty" maxLength:"256" doc:"Made for this event."`
+	RunID         string `json:"runId,omitempty" maxLength:"256" doc:"For this run."`
+	LeadID        string `json:"leadId,omitempty" maxLength:"256" doc:"For this lead."`
+	CampaignID    string `json:"campaignId,omitempty" maxLength:"256" doc:"For this campaign."`
+	AppointmentID string `json:"appointmentId,omitempty" maxLength:"256" doc:"For this appointment."`
+}
+
+func (c JobCause) cause() store.Causation {
+	return store.Causation{EventID: c.EventID, RunID: c.RunID, LeadID: c.LeadID, CampaignID: c.CampaignID, AppointmentID: c.AppointmentID}
 }
 
 var jobStates = []store.State{
@@ -183,6 +207,7 @@ func (q JobFilterQuery) filter() (f store.JobFilter, err error) {
 			f.Types = append(f.Types, t)
 		}
 	}
+	f.Cause = JobCause{q.EventID, q.RunID, q.LeadID, q.CampaignID, q.AppointmentID}.cause()
 	return f, nil
 }
 
@@ -260,7 +285,15 @@ func (s jobs) get(ctx context.Context, c Caller, in *ByID) (*Answer[JobView], er
 }
 
 func (s jobs) adminGet(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {
-	return answerJob(adminJobView)(s.find(ctx, "", in.ID))
+	return answerJob(func(j store.Job) AdminJobView {
+		v := adminJobView(j)
+		if f := s.api.systemProgress[j.Type]; f != nil {
+			if p, err := f(ctx, j); err == nil {
+				v.Progress = p
+			}
+		}
+		return v
+	})(s.find(ctx, "", in.ID))
 }
 
 func answerJob[V any](view func(store.Job) V) func(store.Job, error) (*Answer[V], error) {
@@ -276,6 +309,11 @@ func (s jobs) retryOne(ctx context.Context, client, jobID string) (store.Job, er
 	j, err := s.find(ctx, client, jobID)
 	if err != nil {
 		return j, err
+	}
+	if client != "" { // the operator knows
+		if err := s.runner.HasRoom(ctx, client); err != nil {
+			return j, err
+		}
 	}
 	did, err := s.queue.Retry(ctx, jobID)
 	if err != nil {
@@ -322,92 +360,4 @@ func (s jobs) adminRetry(ctx context.Context, in *ByID) (*Answer[AdminJobView], 
 
 func (s jobs) adminCancel(ctx context.Context, in *ByID) (*Answer[AdminJobView], error) {
 	return answerJob(adminJobView)(s.cancelOne(ctx, "", in.ID))
-}
-
-// RetryFilter chooses the jobs to be tried again.
-type RetryFilter struct {
-	State  string `json:"state,omitempty" enum:"dead,cancelled,expired,parked" doc:"Dead ones if left out."`
-	Type   string `json:"type,omitempty" maxLength:"100" doc:"Of this type only."`
-	DryRun bool   `json:"dryRun,omitempty" doc:"Count them, and change nothing."`
-}
-
-// Bulk tells how many records a call by filter changed, or would have.
-type Bulk struct {
-	Count int  `json:"count"`
-	More  bool `json:"more" doc:"There are others: call again."`
-}
-
-func (s jobs) retryAll(ctx context.Context, c Caller, in *struct{ Body RetryFilter }) (*Answer[Bulk], error) {
-	return s.retryBy(ctx, store.JobFilter{Tenant: c.Client}, in.Body)
-}
-
-type adminRetryInput struct {
-	Body struct {
-		RetryFilter
-		Client string `json:"client,omitempty" maxLength:"64" doc:"Of one client only."`
-	}
-}
-
-func (s jobs) adminRetryAll(ctx context.Context, in *adminRetryInput) (*Answer[Bulk], error) {
-	var f store.JobFilter
-	if err := ofClient(&f, in.Body.Client); err != nil {
-		return nil, err
-	}
-	return s.retryBy(ctx, f, in.Body.RetryFilter)
-}
-
-func (s jobs) retryBy(ctx context.Context, f store.JobFilter, r RetryFilter) (*Answer[Bulk], error) {
-	f.States = []store.State{store.State(or(r.State, string(store.Dead)))}
-	if r.Type != "" {
-		f.Types = []string{r.Type}
-	}
-	var out Bulk
-	err := inPages(&out, func(after string, limit int) ([]string, error) {
-		f.After, f.Limit = after, limit
-		found, err := s.queue.Jobs(ctx, f)
-		ids := make([]string, len(found))
-		for i, j := range found {
-			ids[i] = j.ID
-		}
-		return ids, err
-	}, func(ids []string) (int, error) {
-		if r.DryRun {
-			return len(ids), nil
-		}
-		did, err := s.queue.Retry(ctx, ids...)
-		return len(did), err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return OK(out)
-}
-
-// inPages goes through records from the newest on, at most bulkMost, and does something to each page. It looks at each
-// record once: what a page's change sends round again does not hold it up.
-func inPages(out *Bulk, find func(after string, limit int) ([]string, error), do func(ids []string) (int, error)) error {
-	after := ""
-	for seen := 0; ; {
-		ids, err := find(after, bulkPage)
-		if err != nil {
-			return err
-		}
-		if len(ids) == 0 {
-			return nil
-		}
-		if seen == bulkMost {
-			out.More = true
-			return nil
-		}
-		n, err := do(ids)
-		if err != nil {
-			return err
-		}
-		out.Count += n
-		seen += len(ids)
-		after = ids[len(ids)-1]
-		if len(ids) < bulkPage {
-			return nil
-		}
-	}
 }

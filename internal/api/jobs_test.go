@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
 )
@@ -166,4 +168,59 @@ func TestManyJobsAreTriedAgainInPages(t *testing.T) {
 			t.Fatalf("%s: %s", c.body, text(got))
 		}
 	}
+}
+
+// Jobs are listed, tried again and cancelled by what they were made for; of other clients nobody sees or ends any.
+func TestJobsByCause(t *testing.T) {
+	w := newTown(t)
+	caused := func(client, typ string, c store.Causation, in time.Duration) {
+		t.Helper()
+		if _, err := w.queue.Enqueue(t.Context(), store.NewJob{Tenant: client, Type: typ, Causation: c, RunAt: time.Now().Add(in)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, client := range []string{"ALFA", "BETA"} {
+		caused(client, "test.a", store.Causation{RunID: "run_1", LeadID: "lea_1", EventID: "bk-1"}, 0)
+		caused(client, "test.b", store.Causation{RunID: "run_1", AppointmentID: "apt_1"}, time.Hour)
+		caused(client, "test.a", store.Causation{CampaignID: "cmp_1", LeadID: "lea_1"}, time.Hour)
+		caused(client, "test.a", store.Causation{}, time.Hour)
+	}
+	for query, want := range map[string]int{
+		"?runId=run_1": 2, "?leadId=lea_1": 2, "?eventId=bk-1": 1, "?campaignId=cmp_1": 1, "?appointmentId=apt_1": 1, "?runId=run_1&leadId=lea_1": 1,
+		"?runId=run_1&state=scheduled": 1, "?runId=run_1&type=test.a": 1, "?runId=none": 0, "?runId=": 4, "?runId=" + strings.Repeat("x", 256): 0, "?runId=%27%22": 0,
+	} {
+		if l := items(w.ok(w.asA("GET", "/api/jobs"+query, ""), 200)); len(l) != want {
+			t.Errorf("%s: %d, want %d", query, len(l), want)
+		}
+	}
+	w.problem(w.asA("GET", "/api/jobs?leadId="+strings.Repeat("x", 257), ""), 422, "invalid", "query.leadId")
+	for query, want := range map[string]int{"?runId=run_1": 4, "?runId=run_1&client=BETA": 2} {
+		if l := items(w.ok(w.admin("GET", "/api/admin/jobs"+query, ""), 200)); len(l) != want {
+			t.Errorf("%s: %d, want %d", query, len(l), want)
+		}
+	}
+
+	for body, at := range map[string]string{`{}`: "/type", `{"dryRun":true}`: "/type", `{"state":"dead"}`: "/state", `{"runId":7}`: "/runId", `{"tenant":"BETA"}`: "/tenant"} {
+		w.problem(w.asA("POST", "/api/jobs/cancel", body), 422, "invalid", at)
+	}
+	w.problem(w.asA("POST", "/api/jobs/cancel", ""), 400, "json.missing")
+	for _, c := range []struct {
+		path, body string
+		want       float64
+	}{
+		{"cancel", `{"runId":"run_1","dryRun":true}`, 2}, {"cancel", `{"runId":"run_1","state":"ready","dryRun":true}`, 1}, {"cancel", `{"runId":"run_1"}`, 2},
+		{"cancel", `{"runId":"run_1"}`, 0}, {"retry", `{"state":"cancelled","appointmentId":"apt_1","dryRun":true}`, 1}, {"retry", `{"state":"cancelled","appointmentId":"apt_1"}`, 1},
+		{"cancel", `{"state":"scheduled"}`, 2}, {"cancel", `{"type":"test.b"}`, 1}, {"cancel", `{"type":"test.a"}`, 0},
+	} {
+		if got := w.ok(w.asA("POST", "/api/jobs/"+c.path, c.body), 200); got["count"] != c.want || got["more"] != false {
+			t.Errorf("%s: %s", c.body, text(got))
+		}
+	}
+	if l := items(w.ok(w.asB("GET", "/api/jobs?state=cancelled", ""), 200)); len(l) != 0 {
+		t.Errorf("another client's jobs were cancelled: %v", l)
+	}
+	if got := w.ok(w.admin("POST", "/api/admin/jobs/cancel", `{"leadId":"lea_1","client":"beta"}`), 200); got["count"] != 2.0 {
+		t.Error(text(got))
+	}
+	w.problem(w.admin("POST", "/api/admin/jobs/cancel", `{"client":"BETA"}`), 422, "invalid", "/type")
 }

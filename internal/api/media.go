@@ -159,7 +159,7 @@ func (m mediaFiles) remove(ctx context.Context, tn *tenant.Tenant, in *ByID) (*s
 	if _, err := m.archive.File(ctx, tn, in.ID); err != nil {
 		return nil, err
 	}
-	made, _, err := m.runner.Do(ctx, media.RemoveOf(tn, in.ID))
+	made, _, err := m.runner.DoAnyway(ctx, media.RemoveOf(tn, in.ID))
 	if err != nil && made.Job.ID != "" {
 		err = nil // a bucket that cannot be reached now: the job goes on
 	}

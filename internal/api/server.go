@@ -17,7 +17,7 @@ func (a *API) OnDrain(f func()) { a.onDrain = append(a.onDrain, f) }
 // gives the balancer time to notice.
 func (a *API) Drain() { a.draining.Store(true) }
 
-// Serve serves on a listener until ctx ends; then it takes no new connections, lets requests under way end for at most
+// Serve serves on a listener until ctx ends; then it goes on for LameDuck while /readyz says no, takes no new connections, lets requests under way end for at most
 // DrainTimeout, and cuts off the rest. It returns nil after a stop that was asked for.
 func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
@@ -37,6 +37,13 @@ func (a *API) Serve(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 	a.Drain()
+	if a.cfg.LameDuck > 0 {
+		select {
+		case err := <-failed:
+			return err
+		case <-time.After(a.cfg.LameDuck):
+		}
+	}
 	for _, f := range a.onDrain {
 		f()
 	}

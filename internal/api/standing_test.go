@@ -296,6 +296,32 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// A process that stops says so while it still takes requests.
+func TestServeLameDuck(t *testing.T) {
+	h := newHouse(t, func(c *api.Config) { c.LameDuck = 700 * time.Millisecond })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.url = "http://" + ln.Addr().String()
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- h.api.Serve(ctx, ln) }()
+	if r := h.do("GET", "/readyz", ""); r.StatusCode != 200 || r.Close {
+		t.Fatalf("not ready: %d, closes %t", r.StatusCode, r.Close)
+	}
+	stop()
+	for r := h.do("GET", "/readyz", ""); r.StatusCode != 503; r = h.do("GET", "/readyz", "") {
+		time.Sleep(time.Millisecond)
+	}
+	if r := h.do("GET", "/healthz", ""); r.StatusCode != 200 || !r.Close {
+		t.Errorf("a request is not taken any more, or its connection kept: %d, %t", r.StatusCode, r.Close)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestServeCutsOff(t *testing.T) {
 	h := newHouse(t, func(c *api.Config) { c.DrainTimeout = 50 * time.Millisecond })
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -100,20 +100,20 @@ func newTown(t *testing.T, opts ...options) *town {
 			}
 			return sqlite.Open(ctx, path(a.Code), kinds)
 		},
-		DropDB: func(_ context.Context, code string) error { return os.RemoveAll(path(code)) },
+		DropDB: func(_ context.Context, a *tenant.Account) error { return os.RemoveAll(path(a.Code)) },
 	})
 	must(w.tenants.Load(ctx))
 	w.meta, err = whatsapptest.Start(whatsapptest.Config{AppSecret: appSecret, Statuses: []string{}})
 	must(err)
 	graph := &http.Client{Transport: &http.Transport{}}
 	book := &crm.Book{Now: time.Now}
-	desk := &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, graph), Now: time.Now, Log: log}
+	desk := &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, graph), Queue: w.queue, Now: time.Now, Log: log}
 	messages := rule.Messages{Desk: desk}
 	w.engine = &rule.Engine{Book: book, Now: time.Now, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
 	desk.Settled = w.engine.Settled
 	book.Raise = w.engine.Raise
 	w.runner = job.NewRunner(job.Config{
-		Queue: w.queue, Wake: w.queue.Wake(), Tenants: w.tenants, Concurrency: 4, Poll: time.Second, Log: log, Now: time.Now,
+		Queue: w.queue, Tenants: w.tenants, Concurrency: 4, Poll: time.Second, Log: log, Now: time.Now,
 	},
 		job.Type{Name: rule.EventJob, Handle: w.engine.HandleEvent, Base: 10 * time.Millisecond, Cap: 50 * time.Millisecond},
 		job.Type{Name: rule.AdvanceJob, Handle: w.engine.HandleAdvance},

@@ -131,7 +131,7 @@ func (s whatsApp) typing(ctx context.Context, tn *tenant.Tenant, in *ByID) (*Ans
 }
 
 func (s whatsApp) queued(ctx context.Context, n store.NewJob) (*Answer[QueuedJob], error) {
-	made, err := s.runner.Enqueue(ctx, n)
+	made, err := s.runner.Offer(ctx, n)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"database/sql"
 	"encoding/json"
@@ -10,10 +11,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ecodrix/ecod/internal/google/googletest"
+	"github.com/ecodrix/ecod/internal/smtp/smtptest"
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
@@ -146,6 +150,84 @@ func TestCheckLetsGoOn(t *testing.T) {
 	}
 }
 
+// So does a check of the mail or calendar account, whose server refused it for a while: nothing waits for an account that is
+// known to work.
+func TestCheckLetsMailAndMeetingsGoOn(t *testing.T) {
+	t.Parallel()
+	box, g := newMailServer(t), newGoogle(t, googletest.Config{})
+	e := start(t, t.TempDir(), newMeta(t), private, withGoogle(g))
+	c := e.addClient("ACME", 1)
+	c.mailAccount(box, nil)
+	c.googleAccount("refresh-1")
+	c.call("POST", "/api/crm/automations/rules", mailRule(nil)).want(201)
+	box.Next(-1, "AUTH", smtptest.Reply(535, "5.7.8", "bad credentials"))
+	g.On("token", -1, googletest.OAuthError(400, "invalid_grant", "revoked"))
+	ev := c.call("POST", "/api/crm/automations/events", mailEvent(1, nil)).want(202)
+	meeting := c.book(map[string]any{"meet": true})
+	eventually(t, "both rest", func() string {
+		jobs := e.admin("GET", "/api/admin/jobs?state=parked", nil).want(200)
+		pauses := e.admin("GET", "/api/admin/lanes/pauses?client=ACME", nil).want(200)
+		return unless(len(jobs.get("items").([]any)) == 2 && len(pauses.get("items").([]any)) == 2, string(jobs.Body)+string(pauses.Body))
+	})
+	box.Behave()
+	g.Behave()
+	for _, name := range []string{"smtp", "google"} {
+		if a := e.admin("POST", "/api/clients/ACME/secrets/"+name+"/check", nil).want(200); a.get("ok") != true {
+			t.Fatal(string(a.Body))
+		}
+	}
+	if run := c.runEnded(ev); run.get("state") != "done" {
+		t.Errorf("%s", run.Body)
+	}
+	c.linkOf(meeting)
+}
+
+// An answer to a call that began before the account was refused does not take back that it needs attention.
+func TestLateAnswersDoNotCalm(t *testing.T) {
+	t.Parallel()
+	box, meta := newMailServer(t), newMeta(t)
+	e := start(t, t.TempDir(), meta, private)
+	c := e.addClient("ACME", 1)
+	c.mailAccount(box, nil)
+	c.call("POST", "/api/crm/automations/rules", mailRule(nil)).want(201)
+	needs := func(name string) {
+		t.Helper()
+		eventually(t, name+" needs attention", func() string { return unless(c.secretOf(name)["attention"] != nil, "it does not") })
+	}
+	for i := range 3 { // the token is trusted with several calls at once
+		c.reaches(c.asks(fmt.Sprintf("9181438%05d", i), "Ana"))
+	}
+	to := func(phone string) func(whatsapptest.Request) bool {
+		return func(r whatsapptest.Request) bool { return r.Kind == "send" && bytes.Contains(r.Body, []byte(phone)) }
+	}
+	meta.When(1, to("918143900001"), whatsapptest.Delay(2*time.Second))
+	meta.When(1, to("918143900002"), whatsapptest.GraphError(401, 190, "expired"))
+	slow := c.asks("918143900001", "Ana")
+	c.asks("918143900002", "Ana")
+	needs("whatsapp")
+	c.reaches(slow)
+
+	content := func(i int) func(smtptest.Command) bool {
+		return func(k smtptest.Command) bool { return k.Verb == "." && k.To == mailEvent(i, nil)["email"] }
+	}
+	box.When(1, content(1), smtptest.Delay(2*time.Second))
+	first := c.call("POST", "/api/crm/automations/events", mailEvent(1, nil)).want(202)
+	eventually(t, "it is under way", func() string { return unless(slices.Contains(box.Verbs(0), "."), "not yet") })
+	box.Next(-1, "AUTH", smtptest.Reply(535, "5.7.8", "bad credentials"))
+	c.call("POST", "/api/crm/automations/events", mailEvent(2, nil)).want(202)
+	needs("smtp")
+	if run := c.runEnded(first); run.get("state") != "done" || len(box.Accepted()) != 1 {
+		t.Errorf("%s", run.Body)
+	}
+	eventually(t, "the slow message's job ends", func() string { return unless(len(c.sendJobs("succeeded")) == 4, fmt.Sprint(c.sendJobs(""))) })
+	needs("whatsapp")
+	for _, name := range []string{"whatsapp", "smtp"} {
+		if c.secretOf(name)["attention"] == nil {
+			t.Errorf("%s is told to be well, and rests", name)
+		}
+	}
+}
+
 // What could never work is refused at once.
 func TestAccountsThatCannotWork(t *testing.T) {
 	t.Parallel()
@@ -273,10 +355,10 @@ func TestErasureLeavesNoTrace(t *testing.T) {
 	must(t, err)
 	defer db.Close()
 	for query, want := range map[string]int{
-		`SELECT count(*) FROM jobs WHERE tenant = 'ACME'`:    0,
-		`SELECT count(*) FROM jobKeys WHERE tenant = 'ACME'`: 0,
-		`SELECT count(*) FROM lanes WHERE tenant = 'ACME'`:   0,
-		`SELECT count(*) FROM lanes WHERE tenant = 'BETA'`:   1,
+		`SELECT count(*) FROM jobs WHERE tenant = 'ACME'`:      0,
+		`SELECT count(*) FROM jobKeys WHERE tenant = 'ACME'`:   0,
+		`SELECT count(*) FROM lanes WHERE tenant = 'ACME'`:     0,
+		`SELECT count(*) > 0 FROM lanes WHERE tenant = 'BETA'`: 1,
 		`SELECT count(*) FROM jobs WHERE instr(coalesce(payload, '') || coalesce(result, '') || coalesce(errors, ''), 'ACME') AND type <> 'client.erase'`: 0,
 		`SELECT count(*) FROM idempotencyKeys WHERE instr(doc, 'ACME')`:                                                                                   0,
 		`SELECT count(*) FROM idempotencyKeys WHERE instr(doc, 'BETA')`:                                                                                   1,

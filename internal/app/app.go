@@ -18,6 +18,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/auth"
+	"github.com/ecodrix/ecod/internal/bus"
 	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
@@ -30,7 +31,6 @@ import (
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/smtp"
 	"github.com/ecodrix/ecod/internal/store"
-	"github.com/ecodrix/ecod/internal/store/sqlite"
 	"github.com/ecodrix/ecod/internal/tenant"
 	"github.com/ecodrix/ecod/internal/web"
 	"github.com/ecodrix/ecod/internal/whatsapp"
@@ -69,18 +69,21 @@ type App struct {
 	Media   *media.Archive
 	API     *api.API
 
+	Timetable *job.Timetable // what is done by the clock
+
 	log      *slog.Logger
+	version  string
 	ln       net.Listener
 	url      string
-	storage  *Embedded
+	storage  *Storage
 	services store.DB
 	metrics  *metrics
+	bus      bus.Bus // to other nodes; nil: this one is alone
 	jobNews  *jobNews
 	closers  []closer // run last to first
 
 	keyReader *keyReader // nil: the keys are in the configuration
 	book      *crm.Book
-	rescored  map[string]string // by client: the day whose look at its scores was asked for; upkeep's own
 }
 
 type closer struct {
@@ -98,7 +101,7 @@ func (a *App) URL() string { return a.url }
 // New builds the engine and binds its address. A mistake in the configuration is a BadConfig. On any error, what was
 // opened is closed again.
 func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *App, err error) {
-	a = &App{Config: cfg, log: log, rescored: map[string]string{}}
+	a = &App{Config: cfg, log: log, version: version}
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -134,19 +137,38 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	}
 
 	a.metrics = newMetrics()
-	storage, err := OpenEmbedded(ctx, cfg.DataDir)
+	if a.bus, err = openBus(cfg, log.With("part", "bus")); err != nil {
+		return a, BadConfig{fmt.Sprintf("ECOD_REDIS_URL %s.", err)}
+	}
+	if a.bus != nil {
+		a.onClose("bus", func(context.Context) error { return a.bus.Close() })
+	}
+	storage, err := OpenStorage(ctx, cfg)
 	if err != nil {
-		return a, fmt.Errorf("open the services database: %w", err)
+		return a, refusedStart(err)
 	}
 	a.onClose("services database", func(context.Context) error { return storage.Close() })
 	a.storage, a.services, a.Queue = storage, storage.Services, storage.Queue
-	if a.Inbox, err = sqlite.OpenInbox(filepath.Join(cfg.DataDir, "inbox"), time.Now); err != nil {
+	if storage.Shared() {
+		if err = sameKeys(ctx, a.services, a.Keys.Ring); err != nil {
+			return a, err
+		}
+	}
+	if n, err := storage.TakeBack(ctx); err != nil { // the lock says that who left them is gone
+		return a, fmt.Errorf("take back running jobs: %w", err)
+	} else if n > 0 {
+		log.Warn("the last process died while jobs ran; they run again", "jobs", n)
+	}
+	if a.Inbox, err = storage.OpenInbox(ctx); err != nil {
 		return a, fmt.Errorf("open the inbox: %w", err)
 	}
 	a.onClose("inbox", func(context.Context) error { return a.Inbox.Close() })
 
-	a.Tenants = storage.Registry(a.Keys.Ring, log.With("part", "clients"), a.clientChanged)
-	a.onClose("client databases", a.Tenants.Close)
+	a.Tenants = storage.Registry(a.Keys.Ring, log.With("part", "clients"), a.clientChanged, a.clientBack)
+	a.onClose("client databases", func(ctx context.Context) error {
+		a.Tenants.Abandon()
+		return a.Tenants.Close(ctx)
+	})
 	if err = a.Tenants.Load(ctx); err != nil {
 		return a, fmt.Errorf("read the clients: %w", err)
 	}
@@ -154,14 +176,16 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	a.jobNews = newJobNews(a.Queue, a.Tenants, func(code string) { a.Hub.Poke(code) }, log.With("part", "job news"))
 	a.Queue = toldQueue{a.Queue, a.jobNews}
 	storage.Queue.OnSweep(a.jobNews.add)
-	a.onClose("job news", a.jobNews.flush)
+	a.Queue.Listen(store.Listener{Moved: a.metrics.queue.moved})
+	storage.Services.OnCommit(a.metrics.queue.committed)
+	a.onClose("job news", a.jobNews.close)
 
 	graph := whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport(), Timeout: 30 * time.Second})
 	book := &crm.Book{Now: time.Now}
-	desk := &chat.Desk{PrivateLinks: cfg.AllowPrivate, Book: book, Graph: graph, Now: time.Now, Log: log.With("part", "chat")}
+	desk := &chat.Desk{PrivateLinks: cfg.AllowPrivate, Book: book, Graph: graph, Queue: a.Queue, Now: time.Now, Log: log.With("part", "chat")}
 	postbox := smtp.New(smtp.Config{AllowPrivate: cfg.AllowPrivate, CommandTimeout: 30 * time.Second, DataTimeout: 2 * time.Minute})
 	a.onClose("mail connections", func(context.Context) error { postbox.Close(); return nil })
-	office := &mail.Office{Book: book, SMTP: postbox, Now: time.Now, Log: log.With("part", "mail")}
+	office := &mail.Office{Shared: storage.Shared(), Book: book, SMTP: postbox, Queue: a.Queue, Now: time.Now, Log: log.With("part", "mail")}
 	a.Diary = diary(cfg, book, a.Queue, log.With("part", "meetings"))
 	a.Desk = desk
 	messages := rule.Messages{Desk: desk}
@@ -178,10 +202,11 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 			rule.SendEmail:  rule.Mails{Office: office},
 			rule.CreateMeet: rule.Meetings{Diary: a.Diary},
 		},
-		Replied: desk.WroteSince, Cancel: a.Queue.Cancel,
+		Replied: desk.WroteSince, Cancel: a.Queue.Cancel, Release: a.Queue.ReleaseParked,
 	}
 	webhooks := rule.Webhooks{Engine: a.Engine, Client: webhookClient(cfg.AllowPrivate)}
 	a.Engine.Doers[rule.PostWebhook] = webhooks
+	desk.Doubt, office.Doubt = a.metrics.queue.doubt("whatsapp"), a.metrics.queue.doubt("email")
 	desk.Settled, desk.MayBegin, desk.Failed = a.Engine.Settled, a.Engine.MayBegin, a.Engine.Failed
 	a.book = book
 	book.OwnPoints = a.Engine.OwnPoints
@@ -191,6 +216,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	book.UserExists, desk.UserExists = a.Porter.HasUser, a.Porter.HasUser
 	a.Hub = realtime.New(realtime.Config{
 		Tenants: a.Tenants, Porter: a.Porter, Log: log.With("part", "realtime"), Conversation: hasConversation, ClientAddr: socketAddr,
+		Bus: a.bus, SocketIOKey: bus.SocketIOKeyOf(cfg.RedisURL),
 	})
 	if a.Media, err = openMedia(cfg, filepath.Join(cfg.DataDir, "spool"), log.With("part", "media")); err != nil {
 		return a, err
@@ -199,58 +225,67 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	desk.MediaKnown, desk.MediaHandle = a.Media.Known, a.Media.Handle
 	desk.Arrived, desk.Filed = arrived(a.Media.Arrived, a.Engine.Arrived), a.Media.Arrived
 	a.Runner = job.NewRunner(job.Config{
-		Queue: a.Queue, Wake: storage.Queue.Wake(), Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency, PerClient: max(2, cfg.WorkerConcurrency/2), PerLane: max(3, cfg.WorkerConcurrency*3/16),
-		Poll: time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
-		Observe: a.metrics.job, Changed: func(code, _ string) { a.Hub.Poke(code) },
+		Queue: a.Queue, Tenants: a.Tenants, Concurrency: cfg.WorkerConcurrency, PerClient: max(2, cfg.WorkerConcurrency/2),
+		Bounds: bounds(cfg.WorkerConcurrency),
+		Poll:   time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
+		Observe: a.metrics.queue.execution, Began: a.metrics.queue.began, Trouble: a.metrics.queue.trouble, Changed: func(code, _ string) { a.Hub.Poke(code) },
 	},
 		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.ResumeJob, Handle: a.Engine.HandleResume, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: rule.WakeJob, Handle: a.Engine.HandleWake, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.WakeJob, Tied: true, Handle: a.Engine.HandleWake, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.AbandonedJob, Handle: a.Engine.HandleAbandoned, MaxAttempts: 20},
 		job.Type{Name: rule.ExitJob, Handle: a.Engine.HandleExit, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.FailedJob, Handle: a.Engine.HandleFailed, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: rule.WebhookJob, Lane: "webhook", Handle: webhooks.Handle, Abandoned: rule.Abandoned, Timeout: 30 * time.Second, Base: 10 * time.Second, Cap: time.Hour, MaxAttempts: rule.WebhookAttempts},
-		job.Type{Name: chat.SendJob, Handle: desk.HandleSend, Timeout: 5 * time.Minute, // a file may have to be handed over first
+		job.Type{Name: rule.WebhookJob, Tied: true, Resource: "webhook", Handle: webhooks.Handle, Abandoned: rule.Abandoned, Timeout: 30 * time.Second, Base: 10 * time.Second, Cap: time.Hour, MaxAttempts: rule.WebhookAttempts},
+		job.Type{Name: chat.SendJob, Tied: true, Resource: chat.Resource, Class: store.Interactive, Handle: desk.HandleSend, Timeout: 5 * time.Minute, // a file may have to be handed over first
 			Base: 5 * time.Second, Cap: 30 * time.Minute, Abandoned: desk.Abandoned},
 		job.Type{Name: chat.WithdrawJob, Handle: desk.HandleWithdraw, MaxAttempts: 20},
 		job.Type{Name: chat.ResendJob, Handle: desk.HandleResend, MaxAttempts: 5},
 		job.Type{Name: crm.ChangeJob, Handle: book.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: crm.TagJob, Lane: "bulk", Handle: book.HandleTag, Timeout: 5 * time.Minute, MaxAttempts: 20},
-		job.Type{Name: crm.MergeJob, Lane: "bulk", Handle: book.HandleMerge, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: crm.GatherJob, Lane: "bulk", Handle: book.HandleGather, Timeout: 10 * time.Minute, MaxAttempts: 20},
-		job.Type{Name: crm.ImportJob, Lane: "import", Handle: book.HandleImport, Timeout: 12 * time.Hour, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.TagJob, Resource: "leads", Class: store.Bulk, Handle: book.HandleTag, Timeout: 5 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.MergeJob, Resource: "leads", Handle: book.HandleMerge, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: crm.GatherJob, Resource: "leads", Class: store.Bulk, Handle: book.HandleGather, Timeout: 10 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.ImportJob, Resource: "import", Class: store.Bulk, Handle: book.HandleImport, Timeout: 12 * time.Hour, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
 		job.Type{Name: crm.PointsJob, Handle: book.HandlePoints, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
-		job.Type{Name: crm.RecheckJob, Handle: book.HandleRecheck, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
-		job.Type{Name: crm.RescoresJob, Lane: "bulk", Handle: book.HandleRescores, Timeout: 10 * time.Minute, MaxAttempts: 20},
-		job.Type{Name: crm.EraseJob, Lane: "bulk", Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
-		job.Type{Name: mail.SendJob, Lane: "mail", Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute, Abandoned: office.Abandoned},
+		job.Type{Name: crm.RecheckJob, Tied: true, Handle: book.HandleRecheck, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.RescoresJob, Resource: "leads", Class: store.Maintenance, Handle: book.HandleRescores, Timeout: 10 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: crm.EraseJob, Resource: "leads", Class: store.Bulk, Handle: book.HandleErase, Timeout: 10 * time.Minute, MaxAttempts: 20},
+		job.Type{Name: mail.SendJob, Tied: true, Resource: mail.Resource, Handle: office.HandleSend, Timeout: 5 * time.Minute, Base: 5 * time.Second, Cap: 15 * time.Minute, Abandoned: office.Abandoned},
 		job.Type{Name: mail.WithdrawJob, Handle: office.HandleWithdraw, MaxAttempts: 20},
 		job.Type{Name: chat.ComposeJob, Handle: desk.HandleCompose, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
-		job.Type{Name: chat.TemplateSyncJob, Lane: "bulk", Handle: desk.HandleTemplateSync, Timeout: 5 * time.Minute, MaxAttempts: 5},
-		job.Type{Name: chat.ReadJob, Handle: desk.HandleRead},
-		job.Type{Name: chat.TypingJob, Handle: desk.HandleTyping, MaxAttempts: 1},
-		job.Type{Name: media.FetchJob, Lane: "media", Handle: a.Media.HandleFetch, Timeout: media.FetchTime, Base: time.Second, Cap: time.Minute, MaxAttempts: 5, Abandoned: a.Media.Abandoned},
-		job.Type{Name: media.MissJob, Lane: "media", Handle: a.Media.HandleMiss, MaxAttempts: 20},
-		job.Type{Name: media.RemoveJob, Lane: "media", Handle: a.Media.HandleRemove, MaxAttempts: 20},
-		job.Type{Name: campaign.TurnJob, Lane: "campaign", Handle: bureau.HandleTurn, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
-		job.Type{Name: campaign.BeginJob, Lane: "campaign", Handle: bureau.HandleBegin, Base: time.Second, Cap: time.Minute, MaxAttempts: 20, Abandoned: bureau.Abandoned},
-		job.Type{Name: campaign.FreezeJob, Lane: "campaign", Handle: bureau.HandleFreeze, Base: time.Second, Cap: time.Minute, MaxAttempts: 100, Abandoned: bureau.Abandoned},
-		job.Type{Name: campaign.WindowJob, Lane: "campaign", Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000, Abandoned: bureau.Abandoned},
+		job.Type{Name: chat.TemplateSyncJob, Resource: "templates", Class: store.Maintenance, Handle: desk.HandleTemplateSync, Schedulable: noPayload, Timeout: 5 * time.Minute, MaxAttempts: 5},
+		job.Type{Name: chat.ReadJob, Resource: chat.Resource, Handle: desk.HandleRead},
+		job.Type{Name: chat.TypingJob, Resource: chat.Resource, Class: store.Interactive, Handle: desk.HandleTyping, MaxAttempts: 1},
+		job.Type{Name: media.FetchJob, Resource: "media", Handle: a.Media.HandleFetch, Timeout: media.FetchTime, Base: time.Second, Cap: time.Minute, MaxAttempts: 5, Abandoned: a.Media.Abandoned},
+		job.Type{Name: media.MissJob, Resource: "media", Handle: a.Media.HandleMiss, MaxAttempts: 20},
+		job.Type{Name: media.RemoveJob, Resource: "media", Class: store.Maintenance, Handle: a.Media.HandleRemove, MaxAttempts: 20},
+		job.Type{Name: campaign.TurnJob, Resource: "campaign", Handle: bureau.HandleTurn, Base: time.Second, Cap: time.Minute, MaxAttempts: 20},
+		job.Type{Name: campaign.BeginJob, Tied: true, Resource: "campaign", Handle: bureau.HandleBegin, Base: time.Second, Cap: time.Minute, MaxAttempts: 20, Abandoned: bureau.Abandoned},
+		job.Type{Name: campaign.FreezeJob, Tied: true, Resource: "campaign", Class: store.Bulk, Handle: bureau.HandleFreeze, Base: time.Second, Cap: time.Minute, MaxAttempts: 100, Abandoned: bureau.Abandoned},
+		job.Type{Name: campaign.WindowJob, Tied: true, Resource: "campaign", Class: store.Bulk, Handle: bureau.HandleWindow, Timeout: 6 * time.Minute, Base: time.Second, Cap: time.Minute, MaxAttempts: 1000, Abandoned: bureau.Abandoned},
 		job.Type{Name: EraseJob, Handle: a.erase, System: true, Timeout: 10 * time.Minute, MaxAttempts: 20},
 	)
+	a.Runner.Know(a.mover().types()...)
 	book.Runner, book.Files, book.PublicURL = a.Runner, crm.Folder(filepath.Join(cfg.DataDir, importsFolder)), a.Config.PublicURL
+	if storage.Shared() {
+		book.Depot = a.Media.First()
+	}
 	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
 		return errors.Join(a.Engine.LeadGone(ctx, tn, leadID), office.Forget(ctx, tn, leadID), bureau.Forget(ctx, tn, leadID))
 	}
+	a.Engine.CancelCaused, bureau.CancelCaused = a.Runner.CancelCaused, a.Runner.CancelCaused
 	a.meetings(book)
+	if err = a.timetable(ctx, log.With("part", "schedules")); err != nil {
+		return a, fmt.Errorf("keep the engine's schedules: %w", err)
+	}
 	a.Door = &rule.Door{Engine: a.Engine, Tenants: a.Tenants, Runner: a.Runner, Queue: a.Queue, Ring: a.Keys.Ring}
 	a.Intake = chat.NewIntake(chat.IntakeConfig{
 		Inbox: a.Inbox, Tenants: a.Tenants, Desk: desk, Enqueue: a.Runner.Enqueue, Now: time.Now, Log: log.With("part", "intake"), Workers: 8,
 		Changed: a.Hub.Poke, Observe: a.metrics.delivery,
 	})
 	a.API = api.New(api.Config{
-		PublicURL: a.Config.PublicURL, Version: version, Log: log.With("part", "http"), Alone: true, Services: storage.Services, Ring: a.Keys.Ring,
+		PublicURL: a.Config.PublicURL, Version: version, Log: log.With("part", "http"), Alone: !storage.Shared(), Services: storage.Services, Ring: a.Keys.Ring,
 		VerifyKey: func(_ context.Context, code, key string) (api.Caller, error) {
 			code, err := a.Tenants.Authenticate(code, key)
 			return api.Caller{Client: code, Kind: api.KindKey, KeyID: tenant.KeyID(key)}, err
@@ -265,7 +300,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 			return a.Tenants.AllowsOrigin(client, origin)
 		},
 		Web:     web.Handler(),
-		Metrics: a.metrics.registry, DrainTimeout: httpDrain,
+		Metrics: a.metrics.registry, DrainTimeout: httpDrain, LameDuck: lameDuck(storage),
 		Ready: []api.Check{
 			{Name: "storage", Run: func(ctx context.Context) error {
 				_, err := storage.Services.Count(ctx, store.Query{Kind: tenant.Accounts.Schema.Kind, Where: []store.Term{store.Where("status", store.Eq, tenant.Erasing)}})
@@ -274,6 +309,12 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 			{Name: "inbox", Run: func(context.Context) error { return a.Intake.Healthy() }},
 			{Name: "workers", Run: func(context.Context) error { return a.Runner.Healthy() }},
 		},
+		Degraded: []api.Check{{Name: "bus", Run: func(context.Context) error {
+			if a.bus == nil {
+				return nil
+			}
+			return a.bus.Healthy()
+		}}},
 	})
 	a.API.OnDrain(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
@@ -283,9 +324,21 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 	a.API.Handle("/socket.io/", a.Hub.Handler())
 	a.routes(book, bureau)
 	a.metrics.watch(a)
+	if a.bus != nil {
+		a.Tenants.OnWrite(joinNodes(a.bus, storage.Queue, a.Runner, a.Tenants.Look))
+		a.metrics.watchBus(a.bus)
+	}
 	go crm.Phone("+12025550143", "") // reads the numbering plans, so that the first event need not wait for it
 	log.Info("ecod is ready", "addr", a.ln.Addr().String(), "version", version, "dataDir", cfg.DataDir)
 	return a, nil
+}
+
+// lameDuck is how long a process that stops takes requests while it says that it takes none: only where others can take them.
+func lameDuck(s *Storage) time.Duration {
+	if s.Shared() {
+		return 3 * time.Second
+	}
+	return 0
 }
 
 func (a *App) verifyAdmin(token string) bool {
@@ -334,13 +387,35 @@ func transport() *http.Transport {
 func (a *App) clientChanged(code, status string) {
 	if status != tenant.Active {
 		a.Hub.Drop(code)
+		if status == tenant.Moving {
+			a.yieldLater(code)
+		}
 		return
+	}
+	if a.Intake != nil {
+		a.Intake.Hasten()
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if _, err := a.Queue.ReleaseParked(ctx, code); err != nil && !errors.Is(err, store.ErrClosed) {
-			a.log.Error("a client's parked jobs cannot be released", "client", code, "error", err)
+		err := a.letGo(ctx, code)
+		if _, perr := a.Queue.ReleaseParked(ctx, code); err == nil {
+			err = perr
+		}
+		if err != nil && !errors.Is(err, store.ErrClosed) {
+			a.log.Error("a client's held jobs cannot be released", "client", code, "error", err)
+		}
+	}()
+}
+
+// clientBack lets a client's work go on whose database could not be had.
+func (a *App) clientBack(code string) {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		// no other pause of all of a client's work has this reason
+		if _, err := a.Queue.Resume(ctx, code, store.RateLimited); err != nil && !errors.Is(err, store.ErrClosed) {
+			a.log.Warn("a client's work goes on some seconds late", "client", code, "error", err)
 		}
 	}()
 }
@@ -358,18 +433,50 @@ func (a *App) erase(ctx context.Context, _ *tenant.Tenant, j store.Job) (job.Res
 	if err != nil {
 		return job.Result{}, err
 	}
+	if acct.Status == tenant.Moving && acct.Move != nil {
+		return job.Result{}, job.Snooze(5*time.Second, "client_moving", nil)
+	}
 	if acct.Status != tenant.Erasing {
 		if err := a.Tenants.BeginErase(ctx, p.ClientCode); err != nil {
 			return job.Result{}, err
 		}
+		acct.UpdatedAt = time.Now()
 	}
 	if err := cancelAll(ctx, a.Queue, p.ClientCode); err != nil {
 		return job.Result{}, err
 	}
-	if err := crm.Folder(filepath.Join(a.Config.DataDir, importsFolder)).Drop(acct.Code); err != nil {
+	if wait, err := a.othersLeave(ctx, acct); err != nil {
+		return job.Result{}, err
+	} else if wait > 0 {
+		return job.Result{}, job.Snooze(wait, "client_in_use", nil)
+	}
+	if err := a.book.DropFiles(ctx, acct.Code); err != nil {
+		return job.Result{}, err
+	}
+	if _, err := a.mover().DropOld(ctx, acct.Code); err != nil && fault.Of(err) != fault.NotFound && !errors.Is(err, errSame) {
 		return job.Result{}, err
 	}
 	return job.Result{}, a.Tenants.Erase(ctx, p.ClientCode)
+}
+
+// leaveMost is how long an erasure waits for jobs of the client's that other processes do not end.
+const leaveMost = 2 * time.Minute
+
+// othersLeave tells how long an erasure is to wait until other processes have heard of it and ended the client's jobs: what
+// they write after the database is gone would make a new one.
+func (a *App) othersLeave(ctx context.Context, acct *tenant.Account) (time.Duration, error) {
+	since := time.Since(acct.UpdatedAt)
+	if !a.storage.Shared() || since > leaveMost {
+		return 0, nil
+	}
+	if wait := a.storage.hearing() - since; wait > 0 {
+		return wait, nil
+	}
+	n, err := a.Queue.JobCounts(ctx, acct.Code)
+	if err != nil || n[store.Running] == 0 {
+		return 0, err
+	}
+	return time.Second, nil
 }
 
 // cancelAll cancels every job of a client.
@@ -408,8 +515,10 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	start("clients", a.Tenants.Watch)
 	start("keys", a.watchKeys)
+	start("node", a.beNode)
 	start("intake", a.Intake.Run)
 	start("jobs", a.Runner.Run)
+	start("schedules", a.Timetable.Run)
 	start("job news", a.jobNews.run)
 	start("upkeep", a.upkeep)
 	start("scores", a.settleScores)

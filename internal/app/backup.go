@@ -35,13 +35,16 @@ const (
 type Manifest struct {
 	Format  int       `json:"format"`
 	Version string    `json:"version"`
-	At      time.Time `json:"at"`      // the moment it shows
-	KeyIDs  []string  `json:"keyIds"`  // of the keys that its secrets may be sealed with
-	Keys    bool      `json:"keys"`    // they are in it, with the admin token
-	Media   string    `json:"media"`   // "in": media are in it; else where they are
-	Later   []string  `json:"later"`   // clients' files that show a later moment: there were too many to take at once
-	Clients int       `json:"clients"` // clients' databases in it
-	Files   []Entry   `json:"files"`
+	At      time.Time `json:"at"`               // the moment it shows
+	KeyIDs  []string  `json:"keyIds"`           // of the keys that its secrets may be sealed with
+	Keys    bool      `json:"keys"`             // they are in it, with the admin token
+	Media   string    `json:"media"`            // "in": media are in it; else where they are
+	Later   []string  `json:"later"`            // clients' files that show a later moment: there were too many to take at once
+	Clients int       `json:"clients"`          // clients' databases in it
+	Engine  string    `json:"engine,omitempty"` // "mongodb"; "": files
+	// Elsewhere are clients whose databases are at addresses of their own, and not in it.
+	Elsewhere []string `json:"elsewhere,omitempty"`
+	Files     []Entry  `json:"files"`
 }
 
 // Entry is one file of a backup.
@@ -61,11 +64,14 @@ type BackupOptions struct {
 // Backup writes a consistent copy of a data folder while an engine may serve it, and gives the name of the file. ADR 4
 // says why it is consistent.
 func Backup(ctx context.Context, cfg Config, o BackupOptions) (file string, m Manifest, err error) {
-	if err := HasData(cfg.DataDir); err != nil {
+	if err := HasStorage(cfg); err != nil {
 		return "", m, err
 	}
 	if o.WithKeys && cfg.SecretKeys != "" {
 		return "", m, BadConfig{"--with-keys: the keys are in ECOD_SECRET_KEYS and not in the data folder; keep them where you keep that."}
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil { // of a node that serves from MongoDB it may be new
+		return "", m, err
 	}
 	folder, err := lockFolder(cfg.DataDir, syscall.LOCK_SH) // no rotation may run from the databases' moment to the keys'
 	if err != nil {
@@ -85,9 +91,15 @@ func Backup(ctx context.Context, cfg Config, o BackupOptions) (file string, m Ma
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	m = Manifest{Format: manifestFormat, Version: o.Version, KeyIDs: keys.Ring.IDs(), Keys: o.WithKeys, Media: "in", Later: []string{}}
-	moment, err := takeMoment(ctx, cfg.DataDir)
-	if err != nil {
-		return "", m, err
+	moment := &moment{}
+	if cfg.DatabaseURL == "" {
+		if moment, err = takeMoment(ctx, cfg.DataDir); err != nil {
+			return "", m, err
+		}
+		if m.Elsewhere, err = ownDatabases(ctx, cfg.DataDir, keys); err != nil {
+			moment.close()
+			return "", m, err
+		}
 	}
 	defer moment.close()
 	m.At = moment.at
@@ -98,7 +110,11 @@ func Backup(ctx context.Context, cfg Config, o BackupOptions) (file string, m Ma
 		return "", m, err
 	}
 	w := newArchive(out, strings.HasSuffix(file, "gz"))
-	err = moment.write(ctx, w, filepath.Join(work, "copy"), &m)
+	if cfg.DatabaseURL != "" {
+		err = backupShared(ctx, cfg, w, work, &m, keys)
+	} else {
+		err = moment.write(ctx, w, filepath.Join(work, "copy"), &m)
+	}
 	if err == nil {
 		err = moment.imports(w)
 	}

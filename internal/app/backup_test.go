@@ -60,7 +60,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	before.meet(p)
 	eventuallyIn(t, 90*time.Second, "all work is done", func() string {
 		left := 0
-		for _, state := range []string{"ready", "running", "scheduled"} {
+		for _, state := range unended {
 			left += len(p.admin("GET", "/api/admin/jobs?limit=200&state="+state, nil).want(200).get("items").([]any))
 		}
 		if left += len(p.admin("GET", "/api/admin/deliveries?limit=200&state=received", nil).want(200).get("items").([]any)); left > 0 {

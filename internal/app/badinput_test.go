@@ -281,6 +281,8 @@ func TestForeignIDs(t *testing.T) {
 	ids["/api/media/{id}"] = owner.upload("file", "a.txt", []byte("of ACME alone")).want(201).get("id").(string)
 	ids["/api/appointments/{id}"] = owner.book(nil)
 	ids["/api/crm/imports/{id}"] = path.Base(path.Dir(owner.imported(owner.sheet("name,phone\nx,not a phone\n")).get("result.errorsUrl").(string)))
+	ids["/api/crm/automations/schedules/{id}"] = owner.call("POST", "/api/crm/automations/schedules", map[string]any{"name": "yearly", "expr": "@yearly",
+		"timeZone": "UTC", "trigger": "custom.tick", "leadId": ids["/api/crm/leads/{id}"]}).want(201).get("id").(string)
 	tried := 0
 	for path, ops := range e.spec().Paths {
 		if !strings.Contains(path, "{id}") || strings.HasPrefix(path, "/api/admin/") || strings.HasPrefix(path, "/api/clients/") {

@@ -64,9 +64,12 @@ func TestCampaignGoesOnBesideAHangingMail(t *testing.T) {
 		c.call("POST", path+"/pause", nil).want(200)
 		c.call("POST", path+"/resume", nil).want(200)
 	}
-	if running := c.some("/api/jobs?type=campaign.window&state=running"); len(running) > 2 {
-		t.Errorf("%d windows hold a worker", len(running))
-	}
+	eventually(t, "one window waits for the mail, and one goes on", func() string {
+		if running := c.some("/api/jobs?type=campaign.window&state=running"); len(running) > 2 {
+			return fmt.Sprint(len(running), " windows hold a worker")
+		}
+		return ""
+	})
 	c.left(path, n, 1)
 	p.kill()
 	p = serve(t, dir, meta, "ECOD_ALLOW_PRIVATE_NETWORKS=true")
@@ -117,7 +120,7 @@ func TestWhatsAppCampaignOutlivesAPausedTemplate(t *testing.T) {
 	for _, told := range []bool{true, false} {
 		t.Run(fmt.Sprint("told ", told), func(t *testing.T) {
 			t.Parallel()
-			const n = 200
+			const n = 120
 			meta := newMeta(t)
 			e := start(t, t.TempDir(), meta)
 			c := e.addClient("ACME", 1)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/bus"
 	"github.com/ecodrix/ecod/internal/s3"
 	"github.com/ecodrix/ecod/internal/secret"
 )
@@ -32,7 +33,7 @@ type Config struct {
 	MetaVerifyToken    string   `env:"ECOD_META_VERIFY_TOKEN" secret:"" help:"Webhook verify token of the operator's own Meta app."`
 	GoogleURL          string   `env:"ECOD_GOOGLE_URL" help:"Base for Calendar and token endpoints when not Google's own."`
 	MediaURL           string   `env:"ECOD_MEDIA_URL" help:"file:// folder or s3://bucket?endpoint=…&region=…, with its keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Default: file://<data>/media."`
-	RedisURL           string   `env:"ECOD_REDIS_URL" secret:"" help:"Several nodes: live updates and wake-ups through Redis."`
+	RedisURL           string   `env:"ECOD_REDIS_URL" secret:"" help:"Several nodes: live updates and wake-ups through Redis, as redis://host:6379 or rediss://; ?prefix=NAME keeps installations apart that share one."`
 	WorkerConcurrency  int      `env:"ECOD_WORKER_CONCURRENCY" default:"16" help:"Jobs at once in this process."`
 	WorkerPollInterval Duration `env:"ECOD_WORKER_POLL_INTERVAL" default:"5s" help:"The safety poll of the job queue; a job never waits for it."`
 	InboxRetention     Duration `env:"ECOD_INBOX_RETENTION" default:"7d" help:"How long the exact bytes of settled webhooks are kept; unsettled ones 30 days."`
@@ -112,7 +113,9 @@ func (c *Config) Resolve(getenv func(string) string) error {
 			if c.SecretKeys == "" {
 				refuse("ECOD_SECRET_KEYS must be set with ECOD_DATABASE_URL; make one with: echo k1:$(openssl rand -base64 32)")
 			}
-			refuse("ECOD_DATABASE_URL: this build has no MongoDB engine yet; leave it empty for the embedded storage.")
+			if servers(c.DatabaseURL) == "" {
+				refuse("ECOD_DATABASE_URL names no server.")
+			}
 		}
 	}
 	if c.SecretKeys != "" {
@@ -136,7 +139,9 @@ func (c *Config) Resolve(getenv func(string) string) error {
 		refuse("%s.", err)
 	}
 	if c.RedisURL != "" {
-		refuse("ECOD_REDIS_URL: this build runs as one node yet; leave it empty.")
+		if err := bus.CheckRedisURL(c.RedisURL); err != nil {
+			refuse("ECOD_REDIS_URL %s.", err)
+		}
 	}
 	if c.WorkerConcurrency < 1 || c.WorkerConcurrency > 1000 {
 		refuse("ECOD_WORKER_CONCURRENCY must be 1 to 1000.")

@@ -119,7 +119,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	eventuallyIn(t, takeover, "all is done", func() string {
-		for _, state := range []string{"ready", "running", "scheduled"} {
+		for _, state := range unended {
 			if l := p.admin("GET", "/api/admin/jobs?state="+state, nil).want(200); l.get("items.0") != nil {
 				return short(string(l.Body))
 			}

@@ -74,12 +74,30 @@ func Examine(ctx context.Context, cfg Config, mistakes error, client string, tel
 		}
 	} else if d.line("configuration", mistakes, "", "ecod config shows every setting and its source") {
 		d.publicURL()
+		d.bus(ctx)
 	}
 	if !d.folder() {
 		return d.bad, nil
 	}
 	d.storage(ctx, client)
 	return d.bad, nil
+}
+
+// bus joins the bus to other nodes, as the engine does.
+func (d *doctor) bus(ctx context.Context) {
+	if d.cfg.RedisURL == "" {
+		return
+	}
+	b, err := openBus(d.cfg, slog.New(slog.DiscardHandler))
+	if err == nil {
+		for end := time.Now().Add(checkTime / 2); ; time.Sleep(50 * time.Millisecond) {
+			if err = b.Healthy(); err == nil || time.Now().After(end) || ctx.Err() != nil {
+				break
+			}
+		}
+		_ = b.Close()
+	}
+	d.line("redis", err, "answers", "look whether Redis runs and ECOD_REDIS_URL names it; without it nodes hear of each other seconds later, and nothing is lost")
 }
 
 func (d *doctor) publicURL() {
@@ -96,9 +114,14 @@ func (d *doctor) publicURL() {
 // folder looks at the data folder without making anything; false: there is nothing more to look at.
 func (d *doctor) folder() bool {
 	dir := d.cfg.DataDir
-	if err := HasData(dir); err != nil {
+	if err := HasStorage(d.cfg); err != nil {
 		d.line("data folder", err, "", "start ecod serve once, or set ECOD_DATA_DIR to where the data is")
 		return false
+	}
+	if d.cfg.DatabaseURL != "" { // the folder holds what is on its way, and may be made by the first start
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return d.line("data folder", err, "", "let the user that runs ecod own the folder")
+		}
 	}
 	probe, err := os.CreateTemp(dir, ".doctor-")
 	if err == nil {
@@ -119,6 +142,9 @@ func (d *doctor) folder() bool {
 		}
 		d.line("disk", low, fmt.Sprintf("%.1f GiB free", float64(free)/(1<<30)), "free some, or enlarge the disk: what cannot be stored is refused")
 	}
+	if d.cfg.DatabaseURL != "" {
+		return true // who serves, the database tells
+	}
 	if h, yes := serving(dir); yes {
 		d.line("engine", nil, fmt.Sprintf("serves this folder as process %d", h.PID), "")
 	} else {
@@ -137,16 +163,28 @@ func plainPath(err error) error {
 
 func (d *doctor) storage(ctx context.Context, client string) {
 	keys, keysErr := d.keyFile()
-	e, err := OpenEmbedded(ctx, d.cfg.DataDir)
-	if !d.line("services database", err, "opens", "put "+servicesFile+" back from the last backup: ecod restore") {
+	e, err := OpenStorage(ctx, d.cfg)
+	mend := "put " + servicesFile + " back from the last backup: ecod restore"
+	if d.cfg.DatabaseURL != "" {
+		mend = "look whether the server runs, whether this machine reaches it, and whether name, password and authSource in ECOD_DATABASE_URL are right"
+	}
+	if !d.line("services database", err, "opens", mend) {
 		return
 	}
 	defer e.Close()
-	d.line("integrity", e.Services.Sound(ctx), "quick_check finds no damage", "stop the engine, keep a copy of the folder, and restore the last backup")
+	if e.Shared() {
+		d.nodes(ctx, e)
+	}
+	if db, ok := e.Services.(*sqlite.DB); ok {
+		d.line("integrity", db.Sound(ctx), "quick_check finds no damage", "stop the engine, keep a copy of the folder, and restore the last backup")
+	}
 	d.queue(ctx, e)
-	d.inbox(ctx)
+	d.inbox(ctx, e)
 	if keysErr != nil {
 		return // without keys nothing of what follows can be read
+	}
+	if e.Shared() {
+		d.line("keys fit", keysFit(ctx, e.Services, keys.Ring), "they open what the nodes seal", "set the same ECOD_SECRET_KEYS on every node")
 	}
 	d.seals(ctx, e, keys)
 	d.media(ctx)
@@ -178,7 +216,7 @@ func (d *doctor) keyFile() (Keys, error) {
 	return k, err
 }
 
-func (d *doctor) queue(ctx context.Context, e *Embedded) {
+func (d *doctor) queue(ctx context.Context, e *Storage) {
 	n, err := e.Queue.JobCounts(ctx, "")
 	if err != nil {
 		d.line("queue", err, "", "see integrity")
@@ -197,13 +235,29 @@ func (d *doctor) queue(ctx context.Context, e *Embedded) {
 	d.line("queue", err, detail, "start ecod serve; if it runs, raise ECOD_WORKER_CONCURRENCY and look at /api/admin/lanes")
 }
 
-func (d *doctor) inbox(ctx context.Context) {
+// nodes tells who serves from a shared database.
+func (d *doctor) nodes(ctx context.Context, e *Storage) {
+	nodes, err := present(ctx, e.Services, time.Now())
+	var who []string
+	for _, n := range nodes {
+		who = append(who, fmt.Sprintf("%s (%s, process %d)", n.Addr, n.Host, n.PID))
+	}
+	if len(who) == 0 {
+		who = []string{"none serves from this database now"}
+	}
+	d.line("engine", err, strings.Join(who, ", "), "see services database")
+	if _, local := mediaFolder(d.cfg.MediaURL); err == nil && len(nodes) > 1 && (local || d.cfg.MediaURL == "") {
+		d.line("media of nodes", errors.New("several nodes serve, and media are in a folder of each"), "", "set ECOD_MEDIA_URL to a bucket, unless the folder is one that all nodes share")
+	}
+}
+
+func (d *doctor) inbox(ctx context.Context, e *Storage) {
 	dir := filepath.Join(d.cfg.DataDir, "inbox")
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(dir); !e.Shared() && errors.Is(err, os.ErrNotExist) {
 		d.line("inbox", nil, "no webhook was received yet", "")
 		return
 	}
-	in, err := sqlite.OpenInbox(dir, time.Now)
+	in, err := e.OpenInbox(ctx)
 	if err != nil {
 		d.line("inbox", err, "", "let the user that runs ecod own "+dir)
 		return
@@ -221,7 +275,7 @@ func (d *doctor) inbox(ctx context.Context) {
 	d.line("inbox", errors.Join(err, kerr), detail, "start ecod serve; its log says why it does not sort them")
 }
 
-func (d *doctor) seals(ctx context.Context, e *Embedded, keys Keys) {
+func (d *doctor) seals(ctx context.Context, e *Storage, keys Keys) {
 	found, err := walkSeals(ctx, e, keys.Ring, false)
 	var used []string
 	for kid, n := range found.InUse {
@@ -260,8 +314,8 @@ func (d *doctor) media(ctx context.Context) {
 }
 
 // clients looks at the clients side by side and tells of them in order.
-func (d *doctor) clients(ctx context.Context, e *Embedded, keys Keys, only string) {
-	r := e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil)
+func (d *doctor) clients(ctx context.Context, e *Storage, keys Keys, only string) {
+	r := e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil, nil)
 	if err := r.Load(ctx); err != nil {
 		d.line("clients", err, "", "see integrity")
 		return
@@ -321,6 +375,9 @@ func (d *doctor) client(ctx context.Context, r *tenant.Registry, l *lines, a *te
 	case tenant.Erasing:
 		line(name, nil, "is being erased", "")
 		return say
+	case tenant.Moving:
+		line(name, nil, "is being moved", "")
+		return say
 	}
 	tn, release, err := r.Use(ctx, a.Code)
 	if err == nil {
@@ -330,7 +387,7 @@ func (d *doctor) client(ctx context.Context, r *tenant.Registry, l *lines, a *te
 	if f, ok := errors.AsType[*fault.Error](err); ok && f.Err != nil {
 		err = f.Err
 	}
-	line(name, err, a.Status+", its database opens", "restore the client's file from the last backup, or look at who owns the folder")
+	line(name, err, a.Status+", its database opens", "restore the client's database from the last backup, or look at who owns the folder, or whether its server runs")
 	if err != nil {
 		return say
 	}

@@ -39,8 +39,8 @@ var notExported = map[string]bool{auth.Sessions.Schema.Kind: true, tenant.Connec
 var withheld = map[string][]string{auth.Users.Schema.Kind: {"passwordHash"}}
 
 // ExportClient writes everything of one client into a tar (gzipped if its name says so) that needs no ecod to be read:
-// client.json, a file of JSON lines for each kind of record, jobs.jsonl, and media by id. It is of one moment, holds no
-// secret, and works beside a running engine.
+// client.json, a file of JSON lines for each kind of record, jobs.jsonl, and media by id. It holds no secret, and works
+// beside a running engine; it is of one moment where the client's database is a file of ours.
 func ExportClient(ctx context.Context, cfg Config, code, file, version string) (ex Export, err error) {
 	code, ok := tenant.Code(code)
 	if !ok {
@@ -49,19 +49,19 @@ func ExportClient(ctx context.Context, cfg Config, code, file, version string) (
 	if _, err := os.Lstat(file); err == nil {
 		return ex, fmt.Errorf("%s is there already; an export is not written over anything", file)
 	}
-	if err := HasData(cfg.DataDir); err != nil {
+	if err := HasStorage(cfg); err != nil {
 		return ex, err
 	}
 	keys, err := cfg.LoadKeys()
 	if err != nil {
 		return ex, err
 	}
-	e, err := OpenEmbedded(ctx, cfg.DataDir)
+	e, err := OpenStorage(ctx, cfg)
 	if err != nil {
 		return ex, err
 	}
 	defer e.Close()
-	r := e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil)
+	r := e.Registry(keys.Ring, slog.New(slog.DiscardHandler), nil, nil)
 	if err := r.Load(ctx); err != nil {
 		return ex, err
 	}
@@ -99,7 +99,7 @@ func ExportClient(ctx context.Context, cfg Config, code, file, version string) (
 
 type exporter struct {
 	ex   Export
-	e    *Embedded
+	e    *Storage
 	tn   *tenant.Tenant
 	work string
 	w    *archive
@@ -109,15 +109,7 @@ func (x *exporter) run(ctx context.Context, cfg Config) error {
 	if err := x.lines("client.json", func(put func(any) error) error { return put(publicAccount(x.tn.Account())) }); err != nil {
 		return err
 	}
-	s, err := sqlite.TakeSnapshot(ctx, x.e.path(x.tn.Code))
-	if err != nil {
-		return err
-	}
-	copied := filepath.Join(x.work, "client.db")
-	if err := errors.Join(s.CopyTo(ctx, copied), s.Close()); err != nil {
-		return err
-	}
-	db, err := sqlite.Open(ctx, copied, tenantSchemas)
+	db, err := x.moment(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,6 +131,25 @@ func (x *exporter) run(ctx context.Context, cfg Config) error {
 	}
 	x.ex.Files = x.w.entries
 	return x.w.finish(x.ex)
+}
+
+// moment gives the client's database: a file as it is now, elsewhere as it is while it is read.
+func (x *exporter) moment(ctx context.Context) (store.DB, error) {
+	switch url, err := x.e.at(x.tn.Account()); {
+	case err != nil:
+		return nil, err
+	case url != "":
+		return x.e.OpenDB(ctx, x.tn.Account())
+	}
+	s, err := sqlite.TakeSnapshot(ctx, x.e.path(x.tn.Code))
+	if err != nil {
+		return nil, err
+	}
+	copied := filepath.Join(x.work, "client.db")
+	if err := errors.Join(s.CopyTo(ctx, copied), s.Close()); err != nil {
+		return nil, err
+	}
+	return sqlite.Open(ctx, copied, tenantSchemas)
 }
 
 // publicAccount is what of an account is no secret.

@@ -8,23 +8,17 @@ import (
 	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/mail"
-	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/smtp"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
-// mailing gives a world a mail server, an account at it, and what writes to it.
+// mailing gives a world what writes to its mail server.
 func (w *world) mailing(reg *tenant.Registry, book *crm.Book, clock func() time.Time) {
-	w.box = newMailServer(w.t)
-	host, port := w.box.HostPort()
-	_, err := reg.SetSMTP(context.Background(), "ACME", tenant.SMTP{Host: host, Port: port, Security: "none", Username: "acme", From: "hello@acme.example"},
-		secret.Text("mail-password"))
-	w.must(err)
 	client := smtp.New(smtp.Config{AllowPrivate: true, Now: clock})
 	w.t.Cleanup(client.Close)
 	log := slog.New(slog.DiscardHandler)
-	w.office = &mail.Office{Book: book, SMTP: client, Now: clock, Log: log}
+	w.office = &mail.Office{Book: book, SMTP: client, Queue: w.queue, Now: clock, Log: log}
 	w.bureau = &campaign.Bureau{Book: book, Office: w.office, Desk: w.desk, Tenants: reg, Queue: w.queue, PublicURL: "https://x.example", Now: clock, Log: log}
 	w.desk.Cleared, w.desk.Tracked = w.bureau.Cleared, w.bureau.Tracked
 }

@@ -16,7 +16,6 @@ import (
 // storing gives a world an archive in a folder, or in what is made of one.
 func (w *world) storing(clock func() time.Time, made ...func(media.Shelf) media.Shelf) {
 	dir := w.t.TempDir()
-	w.shelf = filepath.Join(dir, "shelf")
 	folder, err := media.NewFolder(w.shelf)
 	w.must(err)
 	var shelf media.Shelf = folder

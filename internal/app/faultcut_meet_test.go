@@ -13,16 +13,12 @@ import (
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/rule"
-	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
-// meetings gives a world a Google, an account there, and a diary.
+// meetings gives a world a diary.
 func (w *world) meetings(reg *tenant.Registry, book *crm.Book, clock func() time.Time) {
-	w.google = newGoogle(w.t, googletest.Config{})
-	_, err := reg.SetGoogle(context.Background(), "ACME", tenant.GoogleSecrets{ClientID: "cid", ClientSecret: "client-secret-1", RefreshToken: secret.Text("refresh-1")})
-	w.must(err)
 	log := slog.New(slog.DiscardHandler)
 	w.diary = &meeting.Diary{
 		Book: book, Calendar: google.New(google.Config{BaseURL: w.google.URL}, nil), Now: clock, Log: log, Raise: w.engine.Raise, Settled: w.engine.MeetSettled,

@@ -45,6 +45,9 @@ type world struct {
 	tn     *tenant.Tenant
 	db     store.DB          // below the cutter
 	cutter *storetest.Cutter // nil: writes go through
+	frost  *frost            // nil: nobody is frozen
+	claims int64             // earlier executions of the job that is run
+	reg    *tenant.Registry
 	desk   *chat.Desk
 	box    *smtptest.Server
 	office *mail.Office
@@ -61,6 +64,7 @@ type world struct {
 
 	archive *media.Archive
 	shelf   string // its folder
+	files   string // and that of imports
 }
 
 // switchDB lets a test put a cutter into an open database.
@@ -70,6 +74,9 @@ type switchDB struct {
 }
 
 func (s *switchDB) Commit(ctx context.Context, writes ...store.Write) error {
+	if f := s.w.frost; f != nil {
+		defer f.pass(ctx)()
+	}
 	if c := s.w.cutter; c != nil {
 		return c.Commit(ctx, writes...)
 	}
@@ -117,10 +124,28 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(release)
 	w.tn = tn
+	w.reg = reg
+	w.site = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.posted = append(w.posted, r.Header.Get("X-Ecod-Delivery"))
+	}))
+	t.Cleanup(w.site.Close)
+	w.box, w.google, w.files, w.shelf = newMailServer(t), newGoogle(t, googletest.Config{}), t.TempDir(), filepath.Join(t.TempDir(), "shelf")
+	host, port := w.box.HostPort()
+	_, err = reg.SetSMTP(ctx, "ACME", tenant.SMTP{Host: host, Port: port, Security: "none", Username: "acme", From: "hello@acme.example"}, secret.Text("mail-password"))
+	w.must(err)
+	_, err = reg.SetGoogle(ctx, "ACME", tenant.GoogleSecrets{ClientID: "cid", ClientSecret: "client-secret-1", RefreshToken: secret.Text("refresh-1")})
+	w.must(err)
+	w.domains()
+	return w
+}
+
+// domains makes a world's domains, as a process does when it starts.
+func (w *world) domains() {
+	clock := func() time.Time { return w.now }
 	log := slog.New(slog.DiscardHandler)
-	book := &crm.Book{Now: clock, Files: crm.Folder(t.TempDir()), Runner: job.NewRunner(job.Config{Queue: storage.Queue, Tenants: reg, Log: log, Now: clock})}
-	w.desk = &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Now: clock, Log: log}
-	w.mailing(reg, book, clock)
+	book := &crm.Book{Now: clock, Files: crm.Folder(w.files), Runner: job.NewRunner(job.Config{Queue: w.queue, Tenants: w.reg, Log: log, Now: clock})}
+	w.desk = &chat.Desk{Book: book, Graph: whatsapp.New(whatsapp.Config{BaseURL: w.meta.URL}, nil), Queue: w.queue, Now: clock, Log: log}
+	w.mailing(w.reg, book, clock)
 	w.storing(clock)
 	messages := rule.Messages{Desk: w.desk}
 	w.engine = &rule.Engine{Book: book, Now: clock, Log: log, Doers: map[string]rule.Doer{rule.SendTemplate: messages, rule.SendText: messages}}
@@ -128,13 +153,8 @@ func newWorld(t *testing.T) *world {
 	w.engine.Replied, w.engine.PrivateNetworks = w.desk.WroteSince, true
 	w.hooks = rule.Webhooks{Engine: w.engine, Client: http.DefaultClient}
 	w.engine.Doers[rule.PostWebhook] = w.hooks
-	w.site = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.posted = append(w.posted, r.Header.Get("X-Ecod-Delivery"))
-	}))
-	t.Cleanup(w.site.Close)
 	book.Raise, book.OwnPoints = w.engine.Raise, w.engine.OwnPoints
-	w.meetings(reg, book, clock)
-	return w
+	w.meetings(w.reg, book, clock)
 }
 
 // state is everything in the client's database but what may differ between a straight run and a repeated one: the
@@ -203,7 +223,8 @@ func keys(next []store.NewJob) []string {
 
 func run(h job.Handler, j store.Job) step {
 	return func(w *world) ([]string, error) {
-		res, err := h(context.Background(), w.tn, j)
+		j.Token += w.claims
+		res, err := h(context.WithValue(context.Background(), claims{}, w.claims), w.tn, j)
 		return keys(job.Following(res, err)), err
 	}
 }
@@ -405,12 +426,21 @@ type faultCase struct {
 	// either is the type of a job that follows from only one of two ends that the case may have.
 	either string
 	expect func(*world) // on the straight run
+	// truth: an answer that comes late still counts, and ends it as a straight run does (TestZombies).
+	truth bool
 }
 
 // TestFaultCut cuts every handler's writes after each one of them, runs the handler again, and expects the state and the
 // jobs that a straight run gives.
 func TestFaultCut(t *testing.T) {
 	t.Parallel()
+	for _, c := range faultCases() {
+		t.Run(c.name, func(t *testing.T) { cutAll(t, c) })
+	}
+}
+
+// faultCases are the handlers.
+func faultCases() []faultCase {
 	event := func(w *world) { // an event was worked off
 		w.rule(fullRule)
 		_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(map[string]any{"name": "Dhanesh"}))
@@ -426,7 +456,7 @@ func TestFaultCut(t *testing.T) {
 		_, err := w.engine.HandleEvent(context.Background(), w.tn, w.eventJob(nil))
 		w.must(err)
 	}
-	for _, c := range append(meetCuts(), []faultCase{
+	return append(meetCuts(), []faultCase{
 		{
 			name:    "automation.event",
 			prepare: func(w *world) { w.rule(fullRule) },
@@ -612,6 +642,7 @@ func TestFaultCut(t *testing.T) {
 		{
 			name:    "whatsapp.send",
 			prepare: event,
+			truth:   true,
 			do:      func(w *world) step { return run(w.desk.HandleSend, w.sendJob(1)) },
 			settle: func(w *world) { // a lost answer is settled by the status
 				a := w.meta.Accepted()
@@ -632,6 +663,21 @@ func TestFaultCut(t *testing.T) {
 			do:     func(w *world) step { return run(w.desk.HandleSend, w.sendJob(1)) },
 			ignore: []string{"statusAt", "news", "token", "status", "state", "error"}, // refused, or lost: both are ends
 			either: rule.FailedJob,
+		},
+		{
+			name:    "whatsapp.withdraw of a send that was poison",
+			prepare: event,
+			do: func(w *world) step {
+				j := w.sendJob(1)
+				j.State = store.Dead
+				jobs := w.desk.Abandoned(j)
+				return run(w.desk.HandleWithdraw, store.Job{ID: "job_w", Type: jobs[0].Type, Tenant: "ACME", Token: 1, Payload: jobs[0].Payload})
+			},
+			expect: func(w *world) {
+				if m := w.firstMessage(); m.Status != chat.FailedSend || m.Error == nil || m.Error.Code != "given_up" {
+					w.t.Errorf("message %+v", m)
+				}
+			},
 		},
 		{
 			name:    "whatsapp.withdraw",
@@ -713,6 +759,49 @@ func TestFaultCut(t *testing.T) {
 			},
 			expect: func(w *world) {
 				if r := w.onlyRun(); r.State != "cancelled" {
+					w.t.Errorf("run %+v", r)
+				}
+			},
+		},
+		{
+			name:    "automation.abandoned of a wait whose job is dead",
+			prepare: waiting,
+			do: func(w *world) step {
+				jobs := rule.Abandoned(store.Job{ID: "job_1", Tenant: "ACME", State: store.Dead, Payload: payload(map[string]string{"runId": w.onlyRun().ID, "step": "1"})})
+				return run(w.engine.HandleAbandoned, store.Job{Type: jobs[0].Type, Tenant: "ACME", Payload: jobs[0].Payload})
+			},
+			expect: func(w *world) {
+				if r := w.onlyRun(); r.State != "failed" || r.Error == nil || r.Error.Code != "given_up" {
+					w.t.Errorf("run %+v", r)
+				}
+			},
+		},
+		{
+			name:    "automation.abandoned of a step whose message ended, but nobody takes the run further",
+			prepare: sent,
+			do: func(w *world) step {
+				jobs := rule.Abandoned(store.Job{ID: "job_1", Type: rule.AdvanceJob, Tenant: "ACME", State: store.Dead,
+					Payload: payload(map[string]string{"runId": w.onlyRun().ID, "step": w.onlyRun().Steps[0].ID, "ref": w.onlyRun().Steps[0].Ref})})
+				return run(w.engine.HandleAbandoned, store.Job{Type: jobs[0].Type, Tenant: "ACME", Payload: jobs[0].Payload})
+			},
+			ignore: []string{"wamid", "output"},
+			expect: func(w *world) {
+				if r := w.onlyRun(); r.State != "failed" || r.Error == nil || r.Error.Code != "given_up" || r.Steps[0].State != "done" || r.Steps[0].Error != nil {
+					w.t.Errorf("run %+v", r)
+				}
+			},
+		},
+		{
+			name:    "automation.abandoned of a step whose message ended, but the run was to be taken no further",
+			prepare: sent,
+			do: func(w *world) step {
+				jobs := rule.Abandoned(store.Job{ID: "job_1", Type: rule.AdvanceJob, Tenant: "ACME", State: store.Cancelled,
+					Payload: payload(map[string]string{"runId": w.onlyRun().ID, "step": w.onlyRun().Steps[0].ID, "ref": w.onlyRun().Steps[0].Ref})})
+				return run(w.engine.HandleAbandoned, store.Job{Type: jobs[0].Type, Tenant: "ACME", Payload: jobs[0].Payload})
+			},
+			ignore: []string{"wamid", "output"},
+			expect: func(w *world) {
+				if r := w.onlyRun(); r.State != "cancelled" || r.Error != nil || r.Steps[0].State != "done" || r.Steps[0].Error != nil {
 					w.t.Errorf("run %+v", r)
 				}
 			},
@@ -882,7 +971,8 @@ func TestFaultCut(t *testing.T) {
 			},
 		},
 		{
-			name: "whatsapp.send of a reaction",
+			name:  "whatsapp.send of a reaction",
+			truth: true,
 			prepare: func(w *world) {
 				w.open()
 				_, err := w.desk.HandleCompose(context.Background(), w.tn, w.composeJob("s1", chat.Draft{To: "+12025550143", Type: "reaction",
@@ -991,6 +1081,7 @@ func TestFaultCut(t *testing.T) {
 		},
 		{
 			name:    "email.send",
+			truth:   true,
 			prepare: func(w *world) { w.letter() },
 			do:      func(w *world) step { return run(w.office.HandleSend, w.letterJob()) },
 			ignore:  []string{"statusAt", "state", "token"}, // sent, or its answer lost: both are ends
@@ -1104,10 +1195,13 @@ func TestFaultCut(t *testing.T) {
 			},
 		},
 		{
-			name:    "automation.event that crosses",
-			prepare: func(w *world) { w.bought(); w.hears("score_crossed") },
+			name: "automation.event that crosses",
+			prepare: func(w *world) {
+				w.bought()
+				w.hears("score_crossed")
+				w.rule2(`{"trigger":"custom.points","actions":[{"type":"lead.score","points":20}]}`)
+			},
 			do: func(w *world) step {
-				w.rule(`{"trigger":"custom.points","actions":[{"type":"lead.score","points":20}]}`)
 				return run(w.engine.HandleEvent, w.eventJobOf("custom.points", "e2", nil))
 			},
 			expect: func(w *world) {
@@ -1208,6 +1302,7 @@ func TestFaultCut(t *testing.T) {
 		},
 		{
 			name:    "campaign.window by e-mail",
+			truth:   true,
 			prepare: func(w *world) { w.campaign("email", true) },
 			do:      func(w *world) step { return run(w.bureau.HandleWindow, w.campaignJob(campaign.WindowJob, 1)) },
 			settle: func(w *world) {
@@ -1236,57 +1331,58 @@ func TestFaultCut(t *testing.T) {
 				}
 			},
 		},
-	}...) {
-		t.Run(c.name, func(t *testing.T) {
-			straight := newWorld(t)
-			if c.prepare == nil {
-				c.prepare = func(*world) {}
-			}
-			c.prepare(straight)
-			do := c.do(straight)
-			straight.cutter = storetest.Cut(straight.db, 1<<30)
-			wantKeys, err := do(straight)
-			straight.must(ignoreVerdict(err))
-			writes := straight.cutter.Writes()
-			straight.cutter = nil
-			if c.settle != nil {
-				c.settle(straight)
-			}
-			if c.expect != nil {
-				c.expect(straight)
-			}
-			want := straight.stateBut(c.skip, c.ignore...)
-			if writes == 0 {
-				t.Fatal("the handler wrote nothing: this case tests nothing")
-			}
-			for cut := range writes {
-				w := newWorld(t)
-				c.prepare(w)
-				do := c.do(w)
-				w.cutter = storetest.Cut(w.db, cut)
-				if _, err := do(w); !errors.Is(err, storetest.ErrCut) {
-					t.Fatalf("cut after %d of %d writes: the handler gave %v", cut, writes, err)
-				}
-				w.cutter = nil
-				gotKeys, err := again(w, do)
-				w.must(ignoreVerdict(err))
-				if c.settle != nil {
-					c.settle(w)
-				}
-				if got := w.stateBut(c.skip, c.ignore...); got != want {
-					t.Errorf("cut after %d of %d writes, then run again:\n%s", cut, writes, diff(want, got))
-				}
-				if c.either != "" {
-					other := func(key string) bool { return strings.HasPrefix(key, c.either+" ") }
-					gotKeys, wantKeys = slices.DeleteFunc(gotKeys, other), slices.DeleteFunc(wantKeys, other)
-				}
-				if fmt.Sprint(gotKeys) != fmt.Sprint(wantKeys) {
-					t.Errorf("cut after %d of %d writes: jobs %v, want %v", cut, writes, gotKeys, wantKeys)
-				}
-			}
-			t.Logf("%d cut points", writes)
-		})
+	}...)
+}
+
+// cutAll cuts one handler everywhere.
+func cutAll(t *testing.T, c faultCase) {
+	straight := newWorld(t)
+	if c.prepare == nil {
+		c.prepare = func(*world) {}
 	}
+	c.prepare(straight)
+	do := c.do(straight)
+	straight.cutter = storetest.Cut(straight.db, 1<<30)
+	wantKeys, err := do(straight)
+	straight.must(ignoreVerdict(err))
+	writes := straight.cutter.Writes()
+	straight.cutter = nil
+	if c.settle != nil {
+		c.settle(straight)
+	}
+	if c.expect != nil {
+		c.expect(straight)
+	}
+	want := straight.stateBut(c.skip, c.ignore...)
+	if writes == 0 {
+		t.Fatal("the handler wrote nothing: this case tests nothing")
+	}
+	for cut := range writes {
+		w := newWorld(t)
+		c.prepare(w)
+		do := c.do(w)
+		w.cutter = storetest.Cut(w.db, cut)
+		if _, err := do(w); !errors.Is(err, storetest.ErrCut) {
+			t.Fatalf("cut after %d of %d writes: the handler gave %v", cut, writes, err)
+		}
+		w.cutter = nil
+		gotKeys, err := again(w, do)
+		w.must(ignoreVerdict(err))
+		if c.settle != nil {
+			c.settle(w)
+		}
+		if got := w.stateBut(c.skip, c.ignore...); got != want {
+			t.Errorf("cut after %d of %d writes, then run again:\n%s", cut, writes, diff(want, got))
+		}
+		if c.either != "" {
+			other := func(key string) bool { return strings.HasPrefix(key, c.either+" ") }
+			gotKeys, wantKeys = slices.DeleteFunc(gotKeys, other), slices.DeleteFunc(wantKeys, other)
+		}
+		if fmt.Sprint(gotKeys) != fmt.Sprint(wantKeys) {
+			t.Errorf("cut after %d of %d writes: jobs %v, want %v", cut, writes, gotKeys, wantKeys)
+		}
+	}
+	t.Logf("%d cut points", writes)
 }
 
 // again runs a handler as its next claim would.

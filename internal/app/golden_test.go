@@ -527,6 +527,7 @@ func TestGoldenMeaning(t *testing.T) {
 	})
 
 	play("a phone asked for belongs to a lead who said stop", func(t *testing.T, x *fixtures, c *client) {
+		x.meta.AddAccount(whatsapptest.Account{WABAID: c.WABA, Token: c.Token, Numbers: []whatsapptest.Number{{ID: c.Number}}}) // its lines do not rest
 		c.call("POST", "/api/crm/automations/rules", map[string]any{"name": "Hi", "trigger": "custom.hi", "enabled": true, "reenrol": "every_event",
 			"actions": []map[string]any{{"type": "whatsapp.text", "text": "Hi"}}}).want(201)
 		lead := c.call("POST", "/api/crm/automations/events", map[string]any{"trigger": "custom.hi", "phone": ben, "createLeadIfMissing": true}).want(202).get("leadId").(string)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ type engine struct {
 	token string // of the admin API
 	meta  *whatsapptest.Server
 	log   *logBuffer
+	own   string   // databaseUrl of the clients that are added; "": none
 	app   *app.App // nil where the engine is another process
 	stop  func()   // ends the engine and waits
 }
@@ -65,6 +67,7 @@ func start(t *testing.T, dir string, meta *whatsapptest.Server, tweak ...func(*a
 	t.Helper()
 	e := &engine{t: t, meta: meta, log: &logBuffer{}}
 	cfg := config(dir, meta.URL)
+	onMongo(t, &cfg)
 	for _, f := range tweak {
 		f(&cfg)
 	}
@@ -124,7 +127,11 @@ func (e *engine) addClient(code string, n int) *client {
 	var made struct {
 		APIKey string `json:"apiKey"`
 	}
-	e.admin("POST", "/api/clients", map[string]any{"clientCode": code, "name": code, "defaultCountry": "IN"}).want(201).into(&made)
+	about := map[string]any{"clientCode": code, "name": code, "defaultCountry": "IN"}
+	if e.own != "" {
+		about["databaseUrl"] = e.own
+	}
+	e.admin("POST", "/api/clients", about).want(201).into(&made)
 	c.Key = made.APIKey
 	e.admin("PUT", "/api/clients/"+code+"/secrets/whatsapp", map[string]any{
 		"wabaId": c.WABA, "phoneNumberIds": []string{c.Number}, "accessToken": c.Token,
@@ -251,7 +258,7 @@ const takeover = 40 * time.Second
 
 func eventuallyIn(t *testing.T, patience time.Duration, what string, check func() string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(time.Duration(slowness(t)) * patience)
 	for {
 		why := check()
 		if why == "" {
@@ -295,6 +302,9 @@ func confirmEvent(extra map[string]any) map[string]any {
 }
 
 func within(d time.Duration) context.Context {
+	if os.Getenv("ECOD_TEST_MONGODB_URL") != "" {
+		d *= 6 // only who fails waits for so long
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	time.AfterFunc(d, cancel)
 	return ctx

@@ -21,8 +21,13 @@ var plan = map[string][]string{
 	"internal/clock":  {},
 	"internal/secret": {},
 
+	"internal/bus":         {},
+	"internal/bus/bustest": {},
+
 	"internal/store":           {},
-	"internal/store/sqlite":    {"internal/store", "internal/id"},
+	"internal/store/turn":      {"internal/store"},
+	"internal/store/sqlite":    {"internal/store", "internal/store/turn", "internal/id"},
+	"internal/store/mongo":     {"internal/store", "internal/store/turn", "internal/id"},
 	"internal/store/storetest": {"internal/store", "internal/id"},
 
 	"internal/whatsapp":              {"internal/secret"},
@@ -39,7 +44,7 @@ var plan = map[string][]string{
 
 	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
 	"internal/auth":   {"internal/fault", "internal/id", "internal/secret", "internal/store", "internal/tenant"},
-	"internal/job":    {"internal/fault", "internal/id", "internal/store", "internal/tenant"},
+	"internal/job":    {"internal/clock", "internal/fault", "internal/id", "internal/store", "internal/tenant"},
 	"internal/news":   {"internal/id", "internal/store"},
 	"internal/crm":    {"internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant"},
 	"internal/chat": {"internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant",
@@ -51,17 +56,21 @@ var plan = map[string][]string{
 		"internal/secret", "internal/smtp", "internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/rule": {"internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/mail", "internal/meeting", "internal/news", "internal/secret",
 		"internal/store", "internal/tenant", "internal/whatsapp"},
-	"internal/realtime": {"internal/auth", "internal/fault", "internal/news", "internal/socketio", "internal/store", "internal/tenant"},
+	"internal/realtime": {"internal/auth", "internal/bus", "internal/fault", "internal/id", "internal/news", "internal/socketio", "internal/store", "internal/tenant"},
 	"internal/media": {"internal/chat", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/s3", "internal/secret",
 		"internal/store", "internal/tenant", "internal/whatsapp"},
 	"internal/api": {"internal/auth", "internal/campaign", "internal/chat", "internal/clock", "internal/crm", "internal/fault", "internal/id", "internal/job", "internal/media", "internal/meeting", "internal/news", "internal/rule",
 		"internal/secret", "internal/store", "internal/tenant", "internal/whatsapp"},
-	"internal/web":     {},
-	"internal/sandbox": {"internal/google/googletest", "internal/smtp/smtptest", "internal/whatsapp/whatsapptest"},
+	"internal/servertest": {}, // of tests alone, see testsOnly
+	"internal/web":        {},
+	"internal/sandbox":    {"internal/google/googletest", "internal/smtp/smtptest", "internal/whatsapp/whatsapptest"},
 
 	"internal/app": {"*"},
 	"cmd/ecod":     {"internal/app", "internal/fault", "internal/job", "internal/sandbox", "internal/secret", "internal/tenant"},
 }
+
+// testsOnly are the packages that no program is built with.
+var testsOnly = []string{"internal/servertest"}
 
 // TestImportPlan parses the source files themselves: a cached `go list` would go on saying ok.
 func TestImportPlan(t *testing.T) {
@@ -101,6 +110,9 @@ func TestImportPlan(t *testing.T) {
 				return err
 			}
 			ours, ok := strings.CutPrefix(p, module)
+			if slices.Contains(testsOnly, ours) {
+				t.Errorf("%s imports %s, which only tests may", rel, ours)
+			}
 			if ok && !slices.Contains(allowed, ours) && !slices.Contains(allowed, "*") {
 				t.Errorf("%s imports %s, which the plan does not allow", rel, ours)
 			}

@@ -129,14 +129,34 @@ func (n *jobNews) flush(ctx context.Context) error {
 	}
 	var errs []error
 	for code, w := range writes {
-		err := n.write(ctx, code, w)
+		err := ctx.Err()
+		if err == nil {
+			err = n.write(ctx, code, w)
+		}
 		if err == nil || fault.Of(err) == fault.NotFound { // or erased
 			continue
 		}
-		errs = append(errs, err)
+		if len(errs) == 0 || ctx.Err() == nil { // one of thousands whose time is over is told enough
+			errs = append(errs, err)
+		}
 		n.add(of[code]...)
 	}
 	return errors.Join(errs...)
+}
+
+// close tells what it can in a moment. Of the rest the last is told at the next start, as after a crash.
+func (n *jobNews) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeWithin/3)
+	defer cancel()
+	err := n.flush(ctx)
+	n.mu.Lock()
+	left := len(n.changed)
+	n.mu.Unlock()
+	if left > 0 {
+		n.log.Warn("not all changes of jobs could be told; the last ones are at the next start", "jobs", left, "error", err)
+		return nil
+	}
+	return err
 }
 
 func (n *jobNews) write(ctx context.Context, code string, writes []store.Write) error {
@@ -171,7 +191,7 @@ type toldQueue struct {
 func (q toldQueue) Enqueue(ctx context.Context, jobs ...store.NewJob) ([]store.Enqueued, error) {
 	made, err := q.Queue.Enqueue(ctx, jobs...)
 	for _, m := range made {
-		if !m.Duplicate {
+		if !m.Duplicate || m.Replaced {
 			q.news.add(m.Job.ID)
 		}
 	}
@@ -207,6 +227,26 @@ func (q toldQueue) Finish(ctx context.Context, outcomes ...store.Outcome) ([]boo
 		}
 	}
 	return held, err
+}
+
+// Told implements store.Queue.
+func (q toldQueue) Told(ctx context.Context, told ...store.Told) error {
+	for _, t := range told {
+		for i := range t.Next {
+			if t.Next[i].ID == "" {
+				t.Next[i].ID = id.New("job")
+			}
+		}
+	}
+	err := q.Queue.Told(ctx, told...)
+	if err == nil {
+		for _, t := range told {
+			for _, next := range t.Next {
+				q.news.add(next.ID)
+			}
+		}
+	}
+	return err
 }
 
 // Retry implements store.Queue.

@@ -173,6 +173,14 @@ func lockFolder(dir string, how int) (*os.File, error) {
 	return f, nil
 }
 
+// HasStorage tells whether there is something to work on: a data folder that was used, or a database elsewhere.
+func HasStorage(cfg Config) error {
+	if cfg.DatabaseURL != "" {
+		return nil
+	}
+	return HasData(cfg.DataDir)
+}
+
 // HasData tells whether a data folder was ever used.
 func HasData(dir string) error {
 	if missing(filepath.Join(dir, servicesFile)) {

@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/api"
+	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/google"
 	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/s3"
 	"github.com/ecodrix/ecod/internal/smtp"
+	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 	"github.com/ecodrix/ecod/internal/whatsapp"
 )
@@ -27,6 +29,9 @@ const checkTime = 10 * time.Second
 
 // links are the names of the accounts that clients have with others.
 var links = []string{"whatsapp", "smtp", "google", "storage"}
+
+// rests are the resources whose lanes rest where such an account is refused.
+var rests = map[string]string{"whatsapp": chat.Resource, "smtp": mail.Resource, "google": meeting.Resource}
 
 // lines are the lines to those whom clients have accounts with, for checks alone: they wait for less long than work does.
 type lines struct {
@@ -259,8 +264,8 @@ func (a *App) secretLines() api.Lines {
 		Check: func(ctx context.Context, tn *tenant.Tenant, name string) (tenant.Check, error) {
 			t := l.check(ctx, tn, name)
 			c, err := record(ctx, tn, name, t)
-			if err == nil && c.OK && name == "whatsapp" {
-				a.Desk.TokenWorks(tn)
+			if resource := rests[name]; err == nil && c.OK && resource != "" {
+				_, err = a.Queue.Resume(ctx, tn.Code+"/"+resource, store.Credential)
 			}
 			if err == nil && c.OK && tn.Account().Status == tenant.Active {
 				_, err = a.Queue.ReleaseParked(ctx, tn.Code)

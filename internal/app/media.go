@@ -68,7 +68,7 @@ func openMedia(cfg Config, spool string, log *slog.Logger) (*media.Archive, erro
 	return media.New(media.Config{
 		Graph:   whatsapp.New(whatsapp.Config{BaseURL: cfg.MetaURL, Version: cfg.MetaVersion}, &http.Client{Transport: transport()}),
 		Shelves: append(shelves, folder), Bucket: openBucket(clientTransport(cfg.AllowPrivate)),
-		Spool: spool, Fetch: max(1, cfg.WorkerConcurrency/2), Now: time.Now, Log: log,
+		Spool: spool, Shared: cfg.DatabaseURL != "", Fetch: max(1, cfg.WorkerConcurrency/2), Now: time.Now, Log: log,
 	})
 }
 
@@ -103,11 +103,8 @@ func arrived(each ...func(context.Context, *tenant.Tenant, *chat.Message) ([]sto
 }
 
 // eraseMedia removes an erased client's files, while its account can still be read.
-func (a *App) eraseMedia(ctx context.Context, code string) error {
-	acct, err := a.Tenants.Account(ctx, code)
-	if err != nil {
-		return err
-	}
+func (a *App) eraseMedia(ctx context.Context, acct *tenant.Account) error {
+	code := acct.Code
 	key, err := a.Tenants.StorageKey(ctx, code)
 	if err != nil {
 		a.log.Warn("an erased client's own bucket cannot be opened", "client", code, "error", err)
@@ -119,9 +116,12 @@ func (a *App) eraseMedia(ctx context.Context, code string) error {
 	return a.eraseTraces(ctx, acct)
 }
 
-// eraseTraces removes what of an erased client stands in the services database: its jobs, kept answers, and the failed
-// logins of its users. The bytes of webhooks stay until they age out: one may hold items of several clients.
+// eraseTraces removes what of an erased client stands in the services database: its schedules, jobs, kept answers, and the
+// failed logins of its users. The bytes of webhooks stay until they age out: one may hold items of several clients.
 func (a *App) eraseTraces(ctx context.Context, acct *tenant.Account) error {
+	if err := a.Timetable.Forget(ctx, acct.Code); err != nil { // first: they make jobs
+		return err
+	}
 	if err := api.ForgetAnswers(ctx, a.services, acct.Code); err != nil {
 		return err
 	}

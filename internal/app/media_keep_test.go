@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -19,16 +20,24 @@ import (
 )
 
 func (w *world) put(name, text string) (*media.File, error) {
-	s, err := w.archive.Receive(context.Background(), bytes.NewReader([]byte(text)))
+	return putBy(w, w.archive, name, text)
+}
+
+func putBy(w *world, a *media.Archive, name, text string) (*media.File, error) {
+	s, err := a.Receive(context.Background(), bytes.NewReader([]byte(text)))
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	return w.archive.Upload(context.Background(), w.tn, name, s)
+	return a.Upload(context.Background(), w.tn, name, s)
 }
 
 func (w *world) removeMedia(id string) error {
-	_, err := w.archive.HandleRemove(context.Background(), w.tn, store.Job{Type: media.RemoveJob, Payload: payload(map[string]string{"mediaId": id})})
+	return removeBy(w, w.archive, id)
+}
+
+func removeBy(w *world, a *media.Archive, id string) error {
+	_, err := a.HandleRemove(context.Background(), w.tn, store.Job{Type: media.RemoveJob, Payload: payload(map[string]string{"mediaId": id})})
 	return err
 }
 
@@ -36,17 +45,38 @@ func (w *world) removeMedia(id string) error {
 func TestMediaSharedUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	sharedUnderLoad(w, w.archive)
+}
+
+// TestMediaSharedByNodes: nor does it where the content comes and goes on several nodes.
+func TestMediaSharedByNodes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var nodes []*media.Archive
+	for range 4 {
+		shelf, err := media.NewFolder(w.shelf)
+		w.must(err)
+		a, err := media.New(media.Config{Shelves: []media.Shelf{shelf}, Spool: t.TempDir(), Shared: true, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		w.must(err)
+		nodes = append(nodes, a)
+	}
+	sharedUnderLoad(w, nodes...)
+}
+
+func sharedUnderLoad(w *world, nodes ...*media.Archive) {
+	t := w.t
 	var wg sync.WaitGroup
 	kept := make(chan string, 8)
 	for n := range 8 {
 		wg.Go(func() {
 			for round := range 12 {
-				f, err := w.put(fmt.Sprint(n, ".txt"), "the same text")
+				a := nodes[n%len(nodes)]
+				f, err := putBy(w, a, fmt.Sprint(n, ".txt"), "the same text")
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				c, err := w.archive.Open(context.Background(), w.tn, f, false)
+				c, err := a.Open(context.Background(), w.tn, f, false)
 				if err != nil {
 					t.Errorf("a stored file has no bytes: %v", err)
 					return
@@ -58,7 +88,7 @@ func TestMediaSharedUnderLoad(t *testing.T) {
 				}
 				if round == 11 {
 					kept <- f.ID
-				} else if err := w.removeMedia(f.ID); err != nil {
+				} else if err := removeBy(w, a, f.ID); err != nil {
 					t.Error(err)
 				}
 			}

@@ -106,6 +106,27 @@ func (c *client) wants(texts ...string) {
 	})
 }
 
+// Many links asked for at once are made at the pace that the calendar allows, and none is left out.
+func TestMeetKeepsTheCalendarsPace(t *testing.T) {
+	t.Parallel()
+	c, g := clinic(t, googletest.Config{})
+	const n = 25
+	for i := range n {
+		c.book(map[string]any{"phone": fmt.Sprintf("9181439638%02d", i), "meet": true})
+	}
+	writes, err := g.WaitWrites(within(takeover), n)
+	if err != nil {
+		t.Fatalf("%d of %d: %v", len(writes), n, err)
+	}
+	// Ten at once, then five a second; what one claim gave may be late by a moment.
+	if took := writes[n-1].At.Sub(writes[0].At); took < 2*time.Second {
+		t.Errorf("%d links took %v", n, took)
+	}
+	if len(g.Events(calendarUser)) != n {
+		t.Errorf("%d events", len(g.Events(calendarUser)))
+	}
+}
+
 // TestMeetLinkInLaterAction: a rule makes a link, and a later template carries it.
 func TestMeetLinkInLaterAction(t *testing.T) {
 	t.Parallel()

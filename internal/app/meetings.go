@@ -30,16 +30,21 @@ func (a *App) meetings(book *crm.Book) {
 	book.Sources = append(book.Sources, appointmentsOf)
 	forget := book.Forget
 	book.Forget = func(ctx context.Context, tn *tenant.Tenant, leadID string) error {
-		return errors.Join(forget(ctx, tn, leadID), d.Forget(ctx, tn, leadID))
+		if err := errors.Join(forget(ctx, tn, leadID), d.Forget(ctx, tn, leadID)); err != nil {
+			return err
+		}
+		// last: what a job stood for has been ended, and whoever is told of the job finds it so
+		_, err := a.Runner.CancelCaused(ctx, tn.Code, store.Causation{LeadID: leadID})
+		return err
 	}
 	d.Raise, d.Settled, d.Runner = a.Engine.Raise, a.Engine.MeetSettled, a.Runner
 	d.MayBegin, d.Follow, a.Engine.Diary = a.Engine.MeetMayBegin, a.Engine.AppointmentChanged, d
 	a.Runner.Know(job.Type{Name: rule.AboutJob, Handle: a.Engine.HandleAbout, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})
 	a.Runner.Know(job.Type{Name: meeting.ChangeJob, Handle: d.HandleChange, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: meeting.GiveUpJob, Handle: d.HandleGiveUp, MaxAttempts: 20},
-		job.Type{Name: meeting.ReminderJob, Handle: d.HandleReminder, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})
+		job.Type{Name: meeting.ReminderJob, Tied: true, Handle: d.HandleReminder, Base: time.Second, Cap: time.Minute, MaxAttempts: 20})
 	for _, name := range meeting.CalendarJobs {
-		a.Runner.Know(job.Type{Name: name, Lane: "calendar", Handle: d.HandleCalendar, Timeout: 2 * time.Minute, Cap: 15 * time.Minute, MaxAttempts: 10, Abandoned: d.Abandoned})
+		a.Runner.Know(job.Type{Name: name, Resource: meeting.Resource, Handle: d.HandleCalendar, Timeout: 2 * time.Minute, Cap: 15 * time.Minute, MaxAttempts: 10, Abandoned: d.Abandoned})
 	}
 }
 

@@ -12,9 +12,7 @@ import (
 // metrics are the engine's own; those of HTTP are the API's. No label grows with the number of clients.
 type metrics struct {
 	registry   *prometheus.Registry
-	jobs       *prometheus.CounterVec
-	jobWait    *prometheus.HistogramVec
-	jobRun     *prometheus.HistogramVec
+	queue      *queueMetrics
 	deliveries *prometheus.CounterVec
 	sorting    prometheus.Histogram
 }
@@ -23,25 +21,17 @@ func newMetrics() *metrics {
 	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		jobs:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ecod_job_executions_total", Help: "Executions of jobs, by type and the state they ended in."}, []string{"type", "state"}),
-		jobWait:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ecod_job_wait_seconds", Help: "From due to started.", Buckets: seconds}, []string{"type"}),
-		jobRun:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ecod_job_run_seconds", Help: "Time of one execution.", Buckets: seconds}, []string{"type"}),
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ecod_webhook_deliveries_total",
 			Help: "Webhook deliveries sorted, by the state they ended in."}, []string{"state"}),
 		sorting: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "ecod_webhook_sorting_seconds", Help: "From received to stored with the clients.", Buckets: seconds}),
 	}
-	m.registry.MustRegister(m.jobs, m.jobWait, m.jobRun, m.deliveries, m.sorting,
+	m.queue = newQueueMetrics(m.registry)
+	m.registry.MustRegister(m.deliveries, m.sorting,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, s := range []store.DeliveryState{store.Settled, store.Unresolved, store.Failed, store.Received} {
 		m.deliveries.WithLabelValues(string(s)) // 0 until it happens: an alert needs a line to look at
 	}
 	return m
-}
-
-func (m *metrics) job(typ string, state store.State, wait, run time.Duration) {
-	m.jobs.WithLabelValues(typ, string(state)).Inc()
-	m.jobWait.WithLabelValues(typ).Observe(max(wait, 0).Seconds())
-	m.jobRun.WithLabelValues(typ).Observe(run.Seconds())
 }
 
 func (m *metrics) delivery(state store.DeliveryState, since time.Duration) {
@@ -56,7 +46,9 @@ func (m *metrics) watch(a *App) {
 	}
 	gauge("ecod_clients", "Registered clients.", func() float64 { n, _ := a.Tenants.Len(); return float64(n) })
 	gauge("ecod_clients_open", "Open client databases.", func() float64 { _, n := a.Tenants.Len(); return float64(n) })
+	m.registry.MustRegister(&standing{queue: a.Queue, log: a.log})
 	gauge("ecod_jobs_running", "Jobs held by this process.", func() float64 { return float64(a.Runner.Running()) })
+	gauge("ecod_jobs_stuck", "Handlers that do not heed the end of their contexts.", func() float64 { return float64(a.Runner.Stuck()) })
 	gauge("ecod_webhook_backlog", "Deliveries being sorted or waiting for it, in memory.", func() float64 { return float64(a.Intake.Backlog()) })
 	gauge("ecod_sockets", "Connected sockets.", func() float64 { return float64(a.Hub.Sockets()) })
 }

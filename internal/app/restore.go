@@ -48,6 +48,23 @@ func Restore(ctx context.Context, cfg Config, file string, force bool) (res Rest
 		return res, fmt.Errorf("%s: %w", file, err)
 	}
 	res.Manifest = m
+	switch shared := cfg.DatabaseURL != ""; {
+	case m.Engine == mongoEngine && !shared:
+		return res, errors.New("it is a backup of MongoDB: set ECOD_DATABASE_URL to the empty database that it is to be restored into")
+	case m.Engine == "" && shared:
+		return res, errors.New("it is a backup of files: restore it without ECOD_DATABASE_URL, and move clients to MongoDB with ecod client move")
+	case m.Engine == mongoEngine:
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			return res, err
+		}
+		if begun, err := restoreShared(ctx, cfg, file); err != nil && !begun {
+			return res, fmt.Errorf("nothing was restored: %w", err)
+		} else if err != nil {
+			return res, fmt.Errorf("the restore did not end; until it is run again and does, no engine starts on what is there: %w", err)
+		}
+		res.keys(cfg)
+		return res, nil
+	}
 	lock, err := lockDir(cfg.DataDir)
 	if err != nil {
 		return res, err
@@ -257,7 +274,7 @@ func verify(ctx context.Context, file string) (m Manifest, err error) {
 			return m, fmt.Errorf("%s is not what the manifest says", want.Name)
 		}
 	}
-	if _, ok := seen[servicesFile]; !ok {
+	if _, ok := seen[servicesFile]; !ok && m.Engine == "" {
 		return m, errors.New("it holds no services database")
 	}
 	return m, nil
@@ -271,6 +288,8 @@ func allowed(name string) error {
 	dir, rest, nested := strings.Cut(name, "/")
 	switch {
 	case name == servicesFile, name == keysFile, name == "admin-token":
+		return nil
+	case (strings.HasPrefix(name, mongoServices) || strings.HasPrefix(name, mongoClients)) && strings.HasSuffix(name, ".bson"):
 		return nil
 	case nested && (dir == "tenants" || dir == "inbox") && strings.HasSuffix(rest, ".db") && !strings.Contains(rest, "/"):
 		return nil

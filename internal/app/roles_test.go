@@ -23,6 +23,9 @@ var leastRoles = table(`
 	viewer  GET /api/crm/automations/runs  GET /api/crm/automations/runs/{id}
 	agent   PATCH /api/crm/automations/runs/{id}  POST /api/crm/automations/runs/{id}/cancel
 
+	viewer  GET /api/crm/automations/schedules  GET /api/crm/automations/schedules/{id}
+	agent   POST /api/crm/automations/schedules  PATCH,DELETE /api/crm/automations/schedules/{id}
+
 	viewer  GET /api/crm/leads  GET /api/crm/leads/{id}  GET /api/crm/leads/{id}/timeline  GET /api/crm/leads/{id}/score  GET /api/crm/leads/{id}/notes
 	viewer  GET /api/crm/leads/export
 	agent   POST /api/crm/leads  PATCH,DELETE /api/crm/leads/{id}  POST /api/crm/leads/{id}/stage  POST,DELETE /api/crm/leads/{id}/tags
@@ -50,8 +53,8 @@ var leastRoles = table(`
 	agent   POST /api/suppressions  DELETE /api/suppressions/{id}
 	viewer  GET /api/appointments  GET /api/appointments/{id}  GET /api/appointments/{id}/ics
 	agent   POST /api/appointments  PATCH,DELETE /api/appointments/{id}
-	viewer  GET /api/jobs  GET /api/jobs/{id}
-	agent   POST /api/jobs/retry  POST /api/jobs/{id}/retry  POST /api/jobs/{id}/cancel
+	viewer  GET /api/jobs  GET /api/jobs/counts  GET /api/jobs/{id}
+	agent   POST /api/jobs/retry  POST /api/jobs/cancel  POST /api/jobs/{id}/retry  POST /api/jobs/{id}/cancel
 `)
 
 func table(s string) map[string]string {

@@ -21,6 +21,7 @@ import (
 	"github.com/ecodrix/ecod/internal/meeting"
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
+	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
@@ -44,14 +45,14 @@ type Seals struct {
 
 // sealWalk looks at every sealed value of a data folder.
 type sealWalk struct {
-	e      *Embedded
+	e      *Storage
 	ring   *secret.Ring
 	reseal bool
 	found  Seals
 }
 
 // walkSeals looks at every sealed value, and seals those anew that stand under another key than the newest, if asked.
-func walkSeals(ctx context.Context, e *Embedded, ring *secret.Ring, reseal bool) (Seals, error) {
+func walkSeals(ctx context.Context, e *Storage, ring *secret.Ring, reseal bool) (Seals, error) {
 	w := &sealWalk{e: e, ring: ring, reseal: reseal, found: Seals{InUse: map[string]int{}}}
 	if err := w.accounts(ctx); err != nil {
 		return w.found, err
@@ -91,7 +92,7 @@ func (w *sealWalk) value(where, owner, field, sealed string) string {
 }
 
 func (w *sealWalk) accounts(ctx context.Context) error {
-	r := w.e.Registry(w.ring, slog.New(slog.DiscardHandler), nil)
+	r := w.e.Registry(w.ring, slog.New(slog.DiscardHandler), nil, nil)
 	for after := ""; ; {
 		page, err := r.List(ctx, after, 500)
 		if err != nil {
@@ -174,7 +175,10 @@ const serveHears = 20 * time.Second
 // (ECOD_SECRET_KEYS) are taken as they are: the first is the newest. Cut short anywhere, it goes on when run again, with
 // the key it had made. drop removes the keys that nothing needs, and makes none.
 func RotateKeys(ctx context.Context, cfg Config, drop bool) (rot Rotation, err error) {
-	if err := HasData(cfg.DataDir); err != nil {
+	if err := HasStorage(cfg); err != nil {
+		return rot, err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return rot, err
 	}
 	folder, err := lockFolder(cfg.DataDir, syscall.LOCK_EX)
@@ -186,7 +190,7 @@ func RotateKeys(ctx context.Context, cfg Config, drop bool) (rot Rotation, err e
 	if err != nil {
 		return rot, err
 	}
-	e, err := OpenEmbedded(ctx, cfg.DataDir)
+	e, err := OpenStorage(ctx, cfg)
 	if err != nil {
 		return rot, err
 	}
@@ -216,7 +220,12 @@ func RotateKeys(ctx context.Context, cfg Config, drop bool) (rot Rotation, err e
 		}
 	}
 	rot.Newest = ring.Current()
-	if err := waitForServe(ctx, cfg.DataDir, rot.Newest, rot.Set); err != nil {
+	if e.Shared() {
+		err = nodesSeal(ctx, e.Services, rot.Newest)
+	} else {
+		err = waitForServe(ctx, cfg.DataDir, rot.Newest, rot.Set)
+	}
+	if err != nil {
 		return rot, err
 	}
 	// The second pass meets what was sealed, and not yet stored, while the first went by.
@@ -236,6 +245,13 @@ func RotateKeys(ctx context.Context, cfg Config, drop bool) (rot Rotation, err e
 	for _, kid := range ring.IDs()[1:] {
 		if rot.InUse[kid] == 0 {
 			rot.Unneeded = append(rot.Unneeded, kid)
+		}
+	}
+	if e.Shared() && len(rot.Unreadable) == 0 {
+		for _, kid := range rot.Unneeded { // a node may start without it
+			if err := e.Services.Commit(ctx, store.Write{Action: store.Delete, Kind: KeyChecks.Schema.Kind, ID: kid}); err != nil {
+				return rot, err
+			}
 		}
 	}
 	if !drop || rot.Set || len(rot.Unneeded) == 0 {
@@ -274,6 +290,20 @@ func waitForServe(ctx context.Context, dir, newest string, set bool) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// nodesSeal refuses while a node seals with another key than the newest.
+func nodesSeal(ctx context.Context, services store.DB, newest string) error {
+	nodes, err := present(ctx, services, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if len(n.Keys) == 0 || n.Keys[0] != newest {
+			return BadConfig{fmt.Sprintf("The node at %s (%s, process %d) does not seal with key %s yet: restart it with the same ECOD_SECRET_KEYS, then run this again.", n.Addr, n.Host, n.PID, newest)}
+		}
+	}
+	return nil
 }
 
 // dropKeys removes keys from the file.

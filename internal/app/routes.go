@@ -25,6 +25,7 @@ func (r replayable) Replay(ctx context.Context, ids ...string) ([]string, error)
 // routes registers every resource.
 func (a *App) routes(book *crm.Book, bureau *campaign.Bureau) {
 	api.RegisterClients(a.API, a.Tenants, a.Queue)
+	api.RegisterMoves(a.API, a.Tenants, a.services, a.mover())
 	api.RegisterSecrets(a.API, a.Tenants, a.secretLines())
 	api.RegisterUsers(a.API, a.Porter)
 	api.RegisterSessions(a.API, a.Porter)
@@ -47,5 +48,7 @@ func (a *App) routes(book *crm.Book, bureau *campaign.Bureau) {
 	api.RegisterCampaigns(a.API, bureau, a.Runner)
 	api.RegisterSuppressions(a.API, book)
 	api.RegisterUnsubscribe(a.API, bureau)
+	api.RegisterSchedules(a.API, a.Timetable, a.Tenants)
+	api.RegisterScheduledEvents(a.API, a.Timetable, book)
 	api.RegisterJobs(a.API, a.Queue, a.Runner)
 }

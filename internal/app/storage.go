@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
+	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/meeting"
@@ -24,12 +27,13 @@ import (
 	"github.com/ecodrix/ecod/internal/rule"
 	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/mongo"
 	"github.com/ecodrix/ecod/internal/store/sqlite"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
 // servicesSchemas are the kinds of the services database; tenantSchemas those of each client's.
-var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema, auth.Failures.Schema}
+var servicesSchemas = []store.Schema{tenant.Accounts.Schema, api.IdempotencyKeys.Schema, auth.Failures.Schema, job.Schedules.Schema, tenant.Moves.Schema, Nodes.Schema, KeyChecks.Schema, Installations.Schema}
 
 var tenantSchemas = append([]store.Schema{
 	crm.Suppressions.Schema, mail.Letters.Schema,
@@ -46,17 +50,60 @@ const servicesFile = "ecod_services.db"
 // importsFolder is where uploaded lists of leads wait for their jobs.
 const importsFolder = "imports"
 
-// Embedded is the embedded storage of a data folder.
-type Embedded struct {
-	Dir      string
-	Services *sqlite.DB
-	Queue    *sqlite.Queue
+// Services is the services database.
+type Services interface {
+	store.DB
+	// OnCommit sets what hears of every commit: how many callers shared it, and how long it took. It must not block.
+	OnCommit(f func(group int, took time.Duration))
+}
+
+// Queue is the job queue as an engine has it. Besides what everybody uses: what news, rotations and erasures need.
+type Queue interface {
+	store.Queue
+	OnSweep(f func(ids ...string))
+	Payloads(ctx context.Context, containing string, after int64) (found []store.Payload, next int64, err error)
+	Rewrite(ctx context.Context, p store.Payload, payload json.RawMessage) (bool, error)
+	Forget(ctx context.Context, tenant string) (more bool, err error)
+}
+
+// Storage is where the services database and the clients' databases are.
+type Storage struct {
+	Services Services
+	Queue    Queue
 	// OnDrop erases what a client has beside its database, before that; nil: nothing.
-	OnDrop func(ctx context.Context, code string) error
+	OnDrop func(ctx context.Context, a *tenant.Account) error
+
+	dir      string          // the data folder
+	url      string          // of the services database on MongoDB; "": all that is ours are files of the data folder
+	clusters *mongo.Clusters // where databases are that are no files; nil: there are none
+	ring     *secret.Ring    // opens the addresses of clients' own
+
+	installation atomic.Pointer[string] // once it is known
+
+	elsewhere elsewhere // in place of clusters, for clients with addresses of their own: tests'; nil: clusters
+}
+
+// elsewhere opens and drops databases at addresses.
+type elsewhere interface {
+	openAt(ctx context.Context, a *tenant.Account) (store.DB, error)
+	dropAt(ctx context.Context, a *tenant.Account) error
+}
+
+// OpenStorage opens the storage that is configured, making it if need be.
+func OpenStorage(ctx context.Context, cfg Config) (*Storage, error) {
+	clusters := mongo.NewClusters(mongo.Config{Home: cfg.DatabaseURL, AllowPrivate: cfg.AllowPrivate})
+	if cfg.DatabaseURL != "" {
+		return openShared(ctx, cfg, clusters)
+	}
+	s, err := OpenEmbedded(ctx, cfg.DataDir)
+	if err == nil {
+		s.clusters = clusters // of clients that have their own
+	}
+	return s, err
 }
 
 // OpenEmbedded opens the services database of a data folder, making the folder if need be.
-func OpenEmbedded(ctx context.Context, dir string) (*Embedded, error) {
+func OpenEmbedded(ctx context.Context, dir string) (*Storage, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "tenants"), 0o700); err != nil {
 		return nil, err
 	}
@@ -68,50 +115,110 @@ func OpenEmbedded(ctx context.Context, dir string) (*Embedded, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Embedded{Dir: dir, Services: db, Queue: q}, nil
+	return &Storage{dir: dir, Services: db, Queue: q}, nil
 }
 
-// Close closes the services database.
-func (e *Embedded) Close() error { return e.Services.Close() }
-
-func (e *Embedded) path(code string) string {
-	return filepath.Join(e.Dir, "tenants", tenant.DatabaseName(code)+".db")
+// Close closes the services database, and leaves all clusters.
+func (s *Storage) Close() error {
+	err := s.Services.Close()
+	if s.clusters != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		err = errors.Join(err, s.clusters.Close(ctx))
+	}
+	return err
 }
 
-// HasDB tells whether a client has a database by now: it gets one when it is first used.
-func (e *Embedded) HasDB(code string) bool {
-	_, err := os.Stat(e.path(code))
+// OpenInbox opens the raw inbox.
+func (s *Storage) OpenInbox(ctx context.Context) (store.Inbox, error) {
+	if db, ok := s.Services.(*mongo.DB); ok {
+		return mongo.OpenInbox(ctx, db, nil)
+	}
+	return sqlite.OpenInbox(filepath.Join(s.dir, "inbox"), time.Now)
+}
+
+// TakeBack ends the leases that a process before left, where it is sure that no other lives: jobs that it ran; how many.
+func (s *Storage) TakeBack(ctx context.Context) (int, error) {
+	q, ok := s.Queue.(*sqlite.Queue) // of a folder whose lock is ours
+	if !ok {
+		return 0, nil
+	}
+	return q.Lapse(ctx)
+}
+
+func (s *Storage) path(code string) string {
+	return filepath.Join(s.dir, "tenants", tenant.DatabaseName(code)+".db")
+}
+
+// HasDB tells whether a client may have a database by now: it gets one when it is first used.
+func (s *Storage) HasDB(code string) bool {
+	if s.Shared() {
+		return true
+	}
+	_, err := os.Stat(s.path(code))
 	return err == nil
 }
 
-// OpenDB opens a client's database file.
-func (e *Embedded) OpenDB(ctx context.Context, a *tenant.Account) (store.DB, error) {
-	if a.DatabaseURL != "" {
-		return nil, fmt.Errorf("app: client %s has a databaseUrl, and this build has no MongoDB engine", a.Code)
+// OpenDB opens a client's database.
+func (s *Storage) OpenDB(ctx context.Context, a *tenant.Account) (store.DB, error) {
+	if a.DatabaseURL != "" && s.elsewhere != nil {
+		return s.elsewhere.openAt(ctx, a)
 	}
-	return sqlite.Open(ctx, e.path(a.Code), tenantSchemas)
+	switch url, err := s.at(a); {
+	case err != nil:
+		return nil, err
+	case url != "":
+		return s.openAt(ctx, url.Reveal(), a.Code)
+	}
+	return sqlite.Open(ctx, s.path(a.Code), tenantSchemas)
 }
 
-// DropDB deletes a client's database file.
-func (e *Embedded) DropDB(ctx context.Context, code string) error {
-	if e.OnDrop != nil {
-		if err := e.OnDrop(ctx, code); err != nil {
+// DropDB deletes a client's database.
+func (s *Storage) DropDB(ctx context.Context, a *tenant.Account) error {
+	if s.OnDrop != nil {
+		if err := s.OnDrop(ctx, a); err != nil {
 			return err
 		}
+	}
+	return s.RemoveDB(ctx, a)
+}
+
+// RemoveDB deletes a client's database, and nothing that it has beside it.
+func (s *Storage) RemoveDB(ctx context.Context, a *tenant.Account) error {
+	if a.DatabaseURL != "" && s.elsewhere != nil {
+		return s.elsewhere.dropAt(ctx, a)
+	}
+	switch url, err := s.at(a); {
+	case err != nil:
+		return err
+	case url != "":
+		return s.dropAt(ctx, url.Reveal(), a.Code)
 	}
 	for _, suffix := range []string{"-wal", "-shm", ""} { // the file itself last: while it stands, the work is not done
-		if err := os.Remove(e.path(code) + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(s.path(a.Code) + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return syncDir(filepath.Join(e.Dir, "tenants"))
+	return syncDir(filepath.Join(s.dir, "tenants"))
 }
 
 // Registry makes a registry on this storage.
-func (e *Embedded) Registry(ring *secret.Ring, log *slog.Logger, onChange func(code, status string)) *tenant.Registry {
+func (s *Storage) Registry(ring *secret.Ring, log *slog.Logger, onChange func(code, status string), onBack func(code string)) *tenant.Registry {
+	s.ring = ring
+	trust := time.Duration(0)
+	if s.Shared() {
+		trust = heardFor
+	}
 	return tenant.NewRegistry(tenant.Config{
-		Services: e.Services, Ring: ring, OpenDB: e.OpenDB, DropDB: e.DropDB, OnChange: onChange, Now: time.Now, Log: log,
+		Trust: trust, CheckDB: s.checkDB,
+		Services: s.Services, Ring: ring, OpenDB: s.OpenDB, DropDB: s.DropDB, OnChange: onChange, OnBack: onBack, Probe: probe, Now: time.Now, Log: log,
 	})
+}
+
+// probe makes a small call to a client's database.
+func probe(ctx context.Context, db store.DB) error {
+	_, err := db.Get(ctx, tenant.Connections.Schema.Kind, "google")
+	return err
 }
 
 // lockDir takes a data folder for one process; BadConfig if another has it.

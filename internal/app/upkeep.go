@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"path/filepath"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/api"
@@ -45,13 +44,12 @@ const pruneMost = 500
 func (a *App) upkeep(ctx context.Context) error {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
-	for minute := 0; ; minute++ {
-		a.pruneServices(ctx, minute%60 == 0)
+	for {
+		a.pruneServices(ctx)
 		for _, code := range a.Tenants.Opened() {
 			a.pruneTenant(ctx, code)
 			a.syncTemplates(ctx, code)
 		}
-		a.rescoreAll(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -79,27 +77,18 @@ func (a *App) syncTemplates(ctx context.Context, code string) {
 	}
 }
 
-func (a *App) pruneServices(ctx context.Context, hourly bool) {
+func (a *App) pruneServices(ctx context.Context) {
 	if _, err := a.Queue.Prune(ctx, 2*pruneMost); err != nil && ctx.Err() == nil {
 		a.log.Error("old jobs cannot be deleted", "error", err)
 	}
 	if _, err := api.PruneIdempotencyKeys(ctx, a.services, time.Now(), pruneMost); err != nil && ctx.Err() == nil {
 		a.log.Error("old idempotency keys cannot be deleted", "error", err)
 	}
+	if err := a.pruneNodes(ctx); err != nil && ctx.Err() == nil {
+		a.log.Error("nodes that died cannot be forgotten", "error", err)
+	}
 	if _, err := auth.PruneFailures(ctx, a.services, time.Now(), pruneMost); err != nil && ctx.Err() == nil {
 		a.log.Error("old failed logins cannot be deleted", "error", err)
-	}
-	if !hourly {
-		return
-	}
-	if err := a.Media.Sweep(); err != nil {
-		a.log.Error("half-written media cannot be deleted", "error", err)
-	}
-	if err := crm.Folder(filepath.Join(a.Config.DataDir, importsFolder)).Prune(ctx, time.Now().Add(-crm.ImportsKept)); err != nil && ctx.Err() == nil {
-		a.log.Error("old import files cannot be deleted", "error", err)
-	}
-	if err := a.Inbox.Drop(ctx, time.Duration(a.Config.InboxRetention), 30*24*time.Hour); err != nil && ctx.Err() == nil {
-		a.log.Error("old webhooks cannot be deleted", "error", err)
 	}
 }
 

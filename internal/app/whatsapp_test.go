@@ -342,12 +342,15 @@ func TestCrashBetweenAnswerAndSend(t *testing.T) {
 	meta, dir := newMeta(t), t.TempDir()
 	p := serve(t, dir, meta)
 	c := p.addClient("ACME", 1)
-	conversation, _ := c.writes(ana, "Hello?")
+	conversations := make([]string, 6) // of ten messages each: more to one person at once would wait for the pace of that pair
+	for i := range conversations {
+		conversations[i], _ = c.writes(fmt.Sprintf("1202555%04d", 143+i), "Hello?")
+	}
 	head := func(key string) map[string]string {
 		return map[string]string{"x-api-key": c.Key, "x-client-code": c.Code, "Idempotency-Key": key}
 	}
 	body := func(n int) []byte {
-		b, _ := json.Marshal(map[string]any{"conversationId": conversation, "type": "text", "text": fmt.Sprintf("Message %d", n)})
+		b, _ := json.Marshal(map[string]any{"conversationId": conversations[n%len(conversations)], "type": "text", "text": fmt.Sprintf("Message %d", n)})
 		return b
 	}
 	const tries = 60

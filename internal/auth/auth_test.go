@@ -45,7 +45,7 @@ func newLodge(t *testing.T) *lodge {
 		OpenDB: func(ctx context.Context, a *tenant.Account) (store.DB, error) {
 			return sqlite.Open(ctx, filepath.Join(dir, a.Code+".db"), Schemas)
 		},
-		DropDB: func(context.Context, string) error { return nil },
+		DropDB: func(context.Context, *tenant.Account) error { return nil },
 	})
 	for _, code := range []string{"ACME", "BE_TA-2"} {
 		_, key, err := l.tenants.Create(ctx, tenant.NewClient{Code: code})

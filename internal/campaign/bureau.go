@@ -17,11 +17,14 @@ import (
 
 // Bureau is the work on campaigns, for every client; the tenant says whose.
 type Bureau struct {
-	Book      *crm.Book
-	Office    *mail.Office
-	Desk      *chat.Desk
-	Tenants   *tenant.Registry
-	Queue     store.Queue
+	Book    *crm.Book
+	Office  *mail.Office
+	Desk    *chat.Desk
+	Tenants *tenant.Registry
+	Queue   store.Queue
+	// CancelCaused ends the jobs of a campaign that was cancelled (job.Runner.CancelCaused). nil: they find that out.
+	CancelCaused func(ctx context.Context, client string, cause store.Causation) (int, error)
+
 	PublicURL string // base of the links in mails
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -38,14 +41,15 @@ type going struct {
 
 	mu       sync.Mutex
 	limit    *rate.Limiter
+	until    time.Time // no place that all processes share before
 	told     time.Time // when its progress was told last
 	refusals int       // in a row, for what all of its messages have in common
 	why      string    // of the last of them
 	state    string    // of the campaign, as read at
 	seen     time.Time
-	mark     time.Duration  // what writing down a departure takes, about
+	mark     time.Duration  // what it takes to mark recipients, about
 	call     time.Duration  // and a call to the mail server
-	out      map[string]int // hands that are not back, by execution
+	out      map[string]int // recipients in flight, by execution
 	unheld   time.Time      // when messages were let go last that a pause had held
 }
 
@@ -71,9 +75,13 @@ func (b *Bureau) forget(campaignID string) {
 }
 
 // pace takes the campaign's next place in time; see mail.Office.Pace.
-func (g *going) pace(perSecond float64, now time.Time) (wait time.Duration, cancel func()) {
+func (b *Bureau) pace(ctx context.Context, g *going, c *Campaign, code string, perSecond float64) (mail.Place, error) {
+	now := b.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if b.Office.Shared {
+		return mail.Shared(ctx, b.Queue, code+"/campaign:"+c.ID, perSecond, now, &g.until)
+	}
 	want := rate.Inf
 	if perSecond > 0 {
 		want = rate.Limit(perSecond)
@@ -82,15 +90,20 @@ func (g *going) pace(perSecond float64, now time.Time) (wait time.Duration, canc
 		g.limit.SetLimitAt(now, want)
 	}
 	r := g.limit.ReserveN(now, 1)
-	return r.DelayFrom(now), func() { r.CancelAt(now) }
+	return mail.Place{Wait: r.DelayFrom(now), Kept: true, Back: func() { r.CancelAt(now) }}, nil
 }
 
-// timed takes note of what a departure and a call took.
-func (g *going) timed(mark, call time.Duration) {
+// marked takes note of what marking took, called of a call.
+func (g *going) marked(took time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.mark += (mark - g.mark) / 8
-	g.call += (call - g.call) / 8
+	g.mark += (took - g.mark) / 8
+}
+
+func (g *going) called(took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.call += (took - g.call) / 8
 }
 
 // slow tells whether the mail server is slower than the disk by far.

@@ -11,7 +11,7 @@ import (
 func TestCompose(t *testing.T) {
 	const link = "https://x.example/u/t"
 	r := &Recipient{Address: "a@example.com", Name: "Ann", Values: map[string]string{"name": "<b>Ann</b>"}}
-	m, missing := compose(&Content{Subject: "Hi {{name}}", HTML: "<html><BODY>{{ name }}</BODY></html>", Text: "{{name}}: {{unsubscribeUrl}}"}, r, link)
+	m, missing := read(&Content{Subject: "Hi {{name}}", HTML: "<html><BODY>{{ name }}</BODY></html>", Text: "{{name}}: {{unsubscribeUrl}}"}).compose(r, link)
 	if len(missing) > 0 || m.Subject != "Hi <b>Ann</b>" || m.ListUnsubscribe != link || m.To != "a@example.com" || m.ToName != "Ann" {
 		t.Errorf("%v %+v", missing, m)
 	}
@@ -21,10 +21,10 @@ func TestCompose(t *testing.T) {
 	if m.Text != "<b>Ann</b>: "+link {
 		t.Errorf("text %s", m.Text)
 	}
-	if _, missing = compose(&Content{Subject: "{{a}}", HTML: "{{b}}"}, r, link); !slices.Equal(missing, []string{"a", "b"}) {
+	if _, missing = read(&Content{Subject: "{{a}}", HTML: "{{b}}"}).compose(r, link); !slices.Equal(missing, []string{"a", "b"}) {
 		t.Errorf("missing %v", missing)
 	}
-	if m, _ = compose(&Content{Subject: "x", HTML: "no body, İ</body"}, r, link); !strings.Contains(m.HTML, link) {
+	if m, _ = read(&Content{Subject: "x", HTML: "no body, İ</body"}).compose(r, link); !strings.Contains(m.HTML, link) {
 		t.Errorf("html %s", m.HTML)
 	}
 }

@@ -7,9 +7,10 @@
 // is in the audience (audience.go), page by page, a Recipient each. HandleWindow
 // (window.go) then works off a short window of them and leaves the next one: by
 // e-mail it hands them over itself (post.go), each recipient being the ledger of its
-// mail, and leaves behind what the server does not answer (hung.go); by WhatsApp it
-// plans messages, which package chat sends (spread.go). No job holds a whole
-// campaign, and none holds a worker for long.
+// mail, a clerk (clerk.go) marking some and settling others in one commit, and
+// leaves behind what the server does not answer (hung.go); by WhatsApp it plans
+// messages, which package chat sends (spread.go). No job holds a whole campaign,
+// and none holds a worker for long.
 //
 // link.go makes and reads the links by which people unsubscribe. Package api asks
 // for turns, app registers the job types.

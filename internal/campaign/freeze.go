@@ -1,8 +1,10 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,6 +26,7 @@ type freezePayload struct {
 func freezeJob(code string, p freezePayload) store.NewJob {
 	n := job.New(code, FreezeJob, p)
 	n.UniqueKey = "campaign:" + p.CampaignID + ":freeze:" + strconv.FormatInt(p.Gen, 10) + ":" + strconv.Itoa(p.Page)
+	n.Causation = store.Causation{CampaignID: p.CampaignID}
 	return n
 }
 
@@ -85,7 +88,7 @@ func (b *Bureau) write(ctx context.Context, tn *tenant.Tenant, c *Campaign, peop
 		return err
 	}
 	names := c.Content.names()
-	at := c.StartedAt.UTC()
+	at, due := c.StartedAt.UTC(), b.Now().UTC()
 	writes := make([]store.Write, 0, len(people))
 	for i := range people {
 		p := &people[i]
@@ -94,7 +97,7 @@ func (b *Bureau) write(ctx context.Context, tn *tenant.Tenant, c *Campaign, peop
 		}
 		r := &Recipient{
 			ID: recipientID(tn.Code, c.ID, p.address), CampaignID: c.ID, LeadID: p.leadID, ContactID: p.contactID, Address: p.address,
-			Name: p.name, State: Planned, Due: at, CreatedAt: at,
+			Name: p.name, State: Planned, Due: due, CreatedAt: at,
 		}
 		values, missing := p.freeze(names)
 		r.Values = values
@@ -111,6 +114,9 @@ func (b *Bureau) write(ctx context.Context, tn *tenant.Tenant, c *Campaign, peop
 	if len(writes) == 0 {
 		return nil
 	}
+	// They lie in the order in which they will be worked off, by due and id: those that are marked together lie together. Of
+	// somebody who is named twice, the first entry counts.
+	slices.SortStableFunc(writes, func(a, b store.Write) int { return cmp.Compare(a.ID, b.ID) })
 	return tn.DB.Commit(ctx, writes...)
 }
 

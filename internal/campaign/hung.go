@@ -18,46 +18,50 @@ const (
 
 // crew are the hands of a window.
 type crew struct {
-	all   sync.WaitGroup
-	grabs context.Context // to wait for a connection: as long as the window lasts
-	calls context.Context // to hand mails over: outlives the window
+	hands    int
+	all      sync.WaitGroup
+	grabs    context.Context // to wait for a connection: as long as the window lasts
+	calls    context.Context // to hand mails over: outlives the window
+	shut     context.CancelFunc
+	cut      context.CancelFunc
+	attended func() bool // calls end with the window from now on no more; false: they have ended
 }
 
-// hire has n hands take recipients from a feed. leave is to be called when the feed is closed: it returns when all are
-// done, or have been waited for long enough.
-func (rd *round) hire(ctx context.Context, n int, feed <-chan *Recipient) (leave func()) {
-	grabs, shut := context.WithCancel(ctx)
-	calls, cut := context.WithCancel(context.WithoutCancel(ctx))
-	attended := context.AfterFunc(ctx, cut)
-	w := &crew{grabs: grabs, calls: calls}
-	rd.g.sent(rd.flight, n)
+// hire has n hands hand over what a clerk marks.
+func (rd *round) hire(ctx context.Context, n int) *clerk {
+	w := &crew{hands: n}
+	w.grabs, w.shut = context.WithCancel(ctx)
+	w.calls, w.cut = context.WithCancel(context.WithoutCancel(ctx))
+	w.attended = context.AfterFunc(ctx, w.cut)
+	k := &clerk{rd: rd, crew: w, ready: make(chan *errand, mostOpen), back: make(chan *errand, mostOpen), until: time.NewTimer(linger)}
 	for range n {
-		w.all.Go(func() {
-			defer rd.g.sent(rd.flight, -1)
-			rd.hand(ctx, w, feed)
-		})
+		w.all.Go(k.work)
 	}
+	return k
+}
+
+// leave returns when all that is marked is done and written down, or has been waited for long enough.
+func (k *clerk) leave(ctx context.Context) {
+	k.all.Go(func() { k.windUp(ctx) })
 	done := make(chan struct{})
-	go func() { w.all.Wait(); close(done) }()
-	return func() {
-		defer shut()
-		late := time.NewTimer(patience)
-		defer late.Stop()
-		select {
-		case <-done:
-			attended()
-			cut()
+	go func() { k.all.Wait(); close(done) }()
+	defer k.shut()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-done:
+		k.attended()
+		k.cut()
+		return
+	case <-ctx.Done():
+	case <-late.C:
+		if k.attended() && k.rd.b.leave(ctx, k.rd.tn.Code, done, k.cut) {
 			return
-		case <-ctx.Done():
-		case <-late.C:
-			if attended() && rd.b.leave(ctx, rd.tn.Code, done, cut) {
-				return
-			}
 		}
-		shut()
-		cut()
-		<-done
 	}
+	k.shut()
+	k.cut()
+	<-done
 }
 
 // leave lets hands go on by themselves until they are done; they hold the client's database open, and cut ends their
@@ -108,7 +112,7 @@ func (b *Bureau) Close(ctx context.Context) error {
 	return nil
 }
 
-// sent counts the hands of an execution that are not back.
+// sent counts the recipients that an execution has in flight.
 func (g *going) sent(flight string, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -120,19 +124,19 @@ func (g *going) sent(flight string, n int) {
 	}
 }
 
-// away tells whether hands of an execution are not back.
+// away tells whether an execution has recipients in flight.
 func (g *going) away(flight string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.out[flight] > 0
 }
 
-// left is how many hands earlier windows left behind, as the one that is busy sees it.
+// left is how many mails earlier windows left on the wire, as the one that is busy sees it.
 func (g *going) left() (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, hands := range g.out {
-		n += hands
+	for _, mails := range g.out {
+		n += mails
 	}
 	return n
 }

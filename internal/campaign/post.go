@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// postHands is how many mails of a campaign are dealt with at once. Beside those that are on the wire, some are being
-	// written down: so no connection waits for the disk.
-	postHands     = 12
+	postHands = 4 // as many as a client has connections
+	// mostOpen is how many recipients are in flight at once, at most: so many mails a crash may leave in doubt. Beside those
+	// that are on the wire, some are marked already and others are being written down, so that no connection waits for the disk.
+	mostOpen      = 16
+	restPause     = 2 * time.Second  // until a window looks again whether the client's mail still rests: somebody may let it go on
 	recordTimeout = 10 * time.Second // bounds the writing down of an answer; a stop of the engine does not cut it short
 	// refusalsMost is how many refusals in a row of the sender or the content stop a campaign: the others would fare alike.
 	refusalsMost = 10
@@ -34,6 +36,7 @@ type round struct {
 	flight string // names this execution
 	acc    smtp.Account
 	seal   *sealer
+	form   *form
 
 	mu     sync.Mutex
 	took   int
@@ -48,8 +51,10 @@ func (b *Bureau) post(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *go
 	if err := rd.salvage(ctx); err != nil {
 		return worked{}, err
 	}
-	if rest := b.Office.Rest(tn); rest > 0 {
-		return worked{wait: rest}, nil
+	if rest, refused := b.Office.Rest(ctx, tn); refused {
+		return rd.parked(ctx, errors.New("the account was refused a moment ago"))
+	} else if rest > 0 {
+		return worked{stall: job.Snooze(min(rest, restPause), "smtp.resting", nil)}, nil
 	}
 	if g.left() >= hungMost {
 		return worked{wait: hungPause}, nil
@@ -74,6 +79,7 @@ func (b *Bureau) post(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *go
 	if rd.seal, err = newSealer(key); err != nil {
 		return worked{}, err
 	}
+	rd.form = read(&c.Content)
 	wait := rd.run(ctx, due)
 	rd.mu.Lock() // of hands that are left behind
 	took, broken, err := rd.took, rd.broken, rd.err
@@ -99,7 +105,7 @@ func (b *Bureau) post(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *go
 // parked holds the campaign until its account is mended.
 func (rd *round) parked(ctx context.Context, cause error) (worked, error) {
 	t := &Trouble{"smtp.credential", "The mail server does not accept the client's account. The campaign goes on when it is set anew.", rd.b.Now().UTC()}
-	return worked{stall: job.Park("smtp.credential", cause)}, rd.b.troubled(ctx, rd.tn, rd.c, t)
+	return worked{stall: job.ParkLane(rd.tn.Code+"/"+mail.Resource, "smtp.credential", cause)}, rd.b.troubled(ctx, rd.tn, rd.c, t)
 }
 
 // salvage settles those that an earlier execution left in flight: their calls may have been made. Hands of this process
@@ -187,44 +193,9 @@ func (rd *round) guard(ctx context.Context, due []*Recipient) ([]*Recipient, err
 
 // run hands the recipients over until they are done, the slice is over, or something says stop. It tells how long to wait.
 func (rd *round) run(ctx context.Context, due []*Recipient) (wait time.Duration) {
-	feed := make(chan *Recipient)
-	defer rd.hire(ctx, min(postHands, len(due)), feed)()
-	defer close(feed)
-	over := time.NewTimer(slice)
-	defer over.Stop()
-	until := rd.b.Now().Add(slice)
-	for _, r := range due {
-		if ctx.Err() != nil || rd.stopped() || !rd.b.open(ctx, rd.tn, rd.c, rd.g) {
-			return 0
-		}
-		if rest := rd.b.Office.Rest(rd.tn); rest > 0 {
-			return rest
-		}
-		w1, back1 := rd.b.Office.Pace(rd.tn)
-		w2, back2 := rd.g.pace(rd.c.RatePerSecond, rd.b.Now())
-		if w := max(w1, w2); w > 0 {
-			if rd.b.Now().Add(w).After(until) {
-				back1()
-				back2()
-				return w
-			}
-			select {
-			case <-time.After(w):
-			case <-ctx.Done():
-				return 0
-			}
-		}
-		select {
-		case feed <- r:
-		case <-over.C:
-			back1()
-			back2()
-			return 0
-		case <-ctx.Done():
-			return 0
-		}
-	}
-	return 0
+	k := rd.hire(ctx, min(postHands-rd.g.left(), len(due)))
+	defer k.leave(ctx)
+	return k.take(ctx, due)
 }
 
 func (rd *round) stopped() bool {
@@ -241,98 +212,6 @@ func (rd *round) fail(err error) {
 		rd.err = err
 	}
 	rd.mu.Unlock()
-}
-
-// settlement is what became of a recipient and is not written down yet.
-type settlement struct {
-	r *Recipient
-	a mail.Answer
-}
-
-// hand takes recipients from the feed and hands their mails over. What became of one is written together with the mark of
-// the next: one commit a mail.
-func (rd *round) hand(ctx context.Context, w *crew, feed <-chan *Recipient) {
-	var last *settlement
-	for {
-		var r *Recipient
-		var ok bool
-		if last != nil {
-			select {
-			case r, ok = <-feed:
-			default: // nobody yet: what is known is not left lying
-				rd.settle(ctx, last)
-				last = nil
-				continue
-			}
-		} else {
-			r, ok = <-feed
-		}
-		if !ok {
-			if last != nil {
-				rd.settle(ctx, last)
-			}
-			return
-		}
-		msg, missing := rd.compose(r)
-		if missing {
-			last = rd.settled(ctx, last)
-			err := rd.change(ctx, r, func(r *Recipient) ([]store.Write, bool) {
-				r.State, r.Reason, r.Due = Failed, missingVariable, rd.b.Now().UTC()
-				return nil, true
-			})
-			if err != nil {
-				rd.fail(err)
-			}
-			continue
-		}
-		last = rd.send(ctx, w, r, msg, last)
-	}
-}
-
-// send marks a recipient and hands its mail over. A mark takes the disk's time: beside a fast server it is made while
-// another mail has the connection; beside a slow one not before the connection is free, so that a crash leaves no more
-// in doubt than there are connections.
-func (rd *round) send(ctx context.Context, w *crew, r *Recipient, msg smtp.Message, last *settlement) *settlement {
-	grab := func() (func(), bool) { return rd.b.Office.Grab(w.grabs, rd.tn) }
-	var release func()
-	early, held := rd.g.slow(), false
-	if early {
-		last = rd.settled(ctx, last)
-		if release, held = grab(); !held {
-			return nil
-		}
-		defer release()
-	}
-	began := time.Now()
-	away, err := rd.depart(ctx, r, last)
-	if err != nil {
-		rd.fail(err)
-	}
-	if !away {
-		return nil
-	}
-	marked := time.Now()
-	a := mail.Answer{Fate: mail.Later, Code: "stopped", Shared: true}
-	if !early {
-		if release, held = grab(); held {
-			defer release()
-		}
-	}
-	if held {
-		called := time.Now()
-		a = rd.b.Office.Hand(w.calls, rd.tn, rd.acc, msg)
-		rd.g.timed(marked.Sub(began), min(time.Since(called), patience))
-	}
-	rd.learn(a)
-	return &settlement{r, a}
-}
-
-// settled settles what is open, and gives nothing.
-func (rd *round) settled(ctx context.Context, last *settlement) *settlement {
-	if last != nil {
-		rd.settle(ctx, last)
-	}
-	return nil
 }
 
 // learn draws what an answer says of the others.
@@ -356,51 +235,26 @@ func (rd *round) learn(a mail.Answer) {
 	}
 }
 
-// depart marks a recipient as in flight, together with what became of the last one. False: another execution has it.
-func (rd *round) depart(ctx context.Context, r *Recipient, last *settlement) (bool, error) {
-	mark := func() store.Write {
-		r.State, r.Flight, r.Due = InFlight, rd.flight, rd.b.Now().UTC()
-		return Recipients.Update(r)
-	}
-	if last != nil {
-		writes, err := rd.outcome(ctx, last.r, last.a)
-		if err != nil {
-			rd.settle(ctx, last)
-		} else if err := rd.tn.DB.Commit(ctx, append(writes, Recipients.Update(last.r), mark())...); err == nil {
-			r.Version++
-			return true, nil
-		} else { // one of the two was changed by another, or nothing can be written: each by itself
-			rd.settle(ctx, last)
-		}
-	}
-	switch err := rd.tn.DB.Commit(ctx, mark()); {
-	case err == nil:
-		r.Version++
-		return true, nil
-	case errors.Is(err, store.ErrConflict):
-		return false, nil
-	default:
-		return false, err
-	}
-}
-
-// settle writes down what became of a recipient. Whatever another did to it meanwhile (it may have been given up as
-// unconfirmed, or have unsubscribed), what is known of the call of this execution counts.
-func (rd *round) settle(ctx context.Context, s *settlement) {
+// settle writes down what became of a recipient, whatever another did to it meanwhile (it may have unsubscribed). One that
+// was given up as unconfirmed stays so, but for what really happened: that its mail was taken.
+func (rd *round) settle(ctx context.Context, e *errand) {
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	r := s.r
 	err := retry(rctx, func() error {
-		now, err := Recipients.Get(rctx, rd.tn.DB, r.ID)
+		now, err := Recipients.Get(rctx, rd.tn.DB, e.r.ID)
 		if err != nil {
 			return err
 		}
 		if now.Flight != rd.flight || (now.State != InFlight && now.State != Unconfirmed) {
 			return nil
 		}
-		writes, err := rd.outcome(rctx, now, s.a)
+		given := now.State == Unconfirmed
+		writes, err := rd.outcome(rctx, now, e.a)
 		if err != nil {
 			return err
+		}
+		if given && now.State != Sent {
+			return nil
 		}
 		return rd.tn.DB.Commit(rctx, append(writes, Recipients.Update(now))...)
 	})
@@ -445,43 +299,4 @@ func (rd *round) outcome(ctx context.Context, r *Recipient, a mail.Answer) ([]st
 		}
 	}
 	return nil, nil
-}
-
-// compose makes the mail to a recipient; true if a value is missing.
-func (rd *round) compose(r *Recipient) (smtp.Message, bool) {
-	link := rd.b.PublicURL + "/u/" + rd.seal.token(rd.tn.Code, Email, rd.c.ID, r.Address)
-	m, missing := compose(&rd.c.Content, r, link)
-	m.ID = letterID(rd.tn.Code, r)
-	return m, len(missing) > 0
-}
-
-// compose fills a content for a recipient and sees to it that its link stands in every form of it.
-func compose(t *Content, r *Recipient, link string) (m smtp.Message, missing []string) {
-	value := func(name string) (string, bool) {
-		if name == unsubscribeURL {
-			return link, true
-		}
-		v, ok := r.Values[name]
-		return v, ok
-	}
-	subject, m1 := mail.Fill(t.Subject, value)
-	html, m2 := mail.FillHTML(t.HTML, value)
-	text, m3 := mail.Fill(t.Text, value)
-	if link != "" {
-		if html != "" && !strings.Contains(html, link) {
-			html = appendHTML(html, `<p style="font-size:12px"><a href="`+link+`">Unsubscribe</a></p>`)
-		}
-		if text != "" && !strings.Contains(text, link) {
-			text += "\n\nUnsubscribe: " + link + "\n"
-		}
-	}
-	return smtp.Message{To: r.Address, ToName: r.Name, Subject: subject, HTML: html, Text: text, ListUnsubscribe: link}, append(append(m1, m2...), m3...)
-}
-
-// appendHTML puts something at the end of a document's body.
-func appendHTML(doc, more string) string {
-	if i := strings.LastIndex(strings.ToLower(doc), "</body>"); i >= 0 && i < len(doc) {
-		return doc[:i] + more + doc[i:]
-	}
-	return doc + more
 }

@@ -161,8 +161,8 @@ var Recipients = store.Kind[Recipient]{
 	Schema: store.Schema{
 		Kind: "campaignRecipients",
 		Fields: []store.Field{
-			{Name: "campaignId", Type: store.Text}, {Name: "tally", Type: store.Text}, {Name: "due", Type: store.Int},
-			{Name: "unsubscribedFrom", Type: store.Text}, {Name: "at", Type: store.Int}, {Name: "leadId", Type: store.Text},
+			{Name: "campaignId", Type: store.Text, Still: true}, {Name: "tally", Type: store.Text}, {Name: "due", Type: store.Int},
+			{Name: "unsubscribedFrom", Type: store.Text, Still: true}, {Name: "at", Type: store.Int, Still: true}, {Name: "leadId", Type: store.Text, Still: true},
 		},
 		Orders: [][]string{{"campaignId"}, {"tally", "due"}, {"unsubscribedFrom"}, {"at"}, {"leadId"}},
 	},

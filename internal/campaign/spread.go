@@ -41,12 +41,16 @@ func (b *Bureau) spread(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *
 	if err != nil {
 		return worked{}, err
 	}
-	if err := b.unhold(ctx, tn, g, waiting); err != nil {
+	patience := unheldAfter
+	if p.Sound {
+		patience = unheldPause // the whole campaign waits for these few
+	}
+	if err := b.unhold(ctx, tn, g, waiting, patience); err != nil {
 		return worked{}, err
 	}
 	w := worked{}
 	for _, r := range waiting { // of an execution that could not leave them; any other job of theirs is known by its key
-		w.next = append(w.next, b.sendOf(tn, r, time.Time{}))
+		w.next = append(w.next, b.sendOf(tn, r, c.Content.From, time.Time{}))
 	}
 	if p.Sound && len(waiting) > 0 {
 		w.sound, w.wait = true, soundPause
@@ -84,7 +88,7 @@ func (b *Bureau) spread(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *
 		case refusal != nil && strings.HasPrefix(refusal.Code, badTemplates):
 			return worked{}, b.stop(ctx, tn, c, g, refusal.Code, refusal.Detail)
 		case planned:
-			w.next = append(w.next, b.sendOf(tn, r, at))
+			w.next = append(w.next, b.sendOf(tn, r, c.Content.From, at))
 			at = at.Add(time.Duration(float64(time.Second) / rate))
 		}
 		w.took++
@@ -100,14 +104,14 @@ const (
 	unheldAfter = time.Minute
 )
 
-// unhold lets go of messages that wait for suspiciously long.
-func (b *Bureau) unhold(ctx context.Context, tn *tenant.Tenant, g *going, waiting []*Recipient) error {
+// unhold lets go of messages that wait for longer than patience.
+func (b *Bureau) unhold(ctx context.Context, tn *tenant.Tenant, g *going, waiting []*Recipient, patience time.Duration) error {
 	now := b.Now()
-	if len(waiting) == 0 || now.Sub(waiting[0].Due) < unheldAfter {
+	if len(waiting) == 0 || now.Sub(waiting[0].Due) < patience {
 		return nil
 	}
 	g.mu.Lock()
-	due := now.Sub(g.unheld) >= unheldAfter
+	due := now.Sub(g.unheld) >= patience
 	if due {
 		g.unheld = now
 	}
@@ -145,8 +149,9 @@ func (b *Bureau) clear(ctx context.Context, tn *tenant.Tenant, c *Campaign, g *g
 	return job.Result{Next: []store.NewJob{windowJob(tn.Code, p, b.Now().Add(time.Duration(p.N)*unheldPause))}}, nil
 }
 
-func (b *Bureau) sendOf(tn *tenant.Tenant, r *Recipient, at time.Time) store.NewJob {
-	n := b.Desk.SendOf(tn, &chat.Message{ID: r.MessageID}, store.Causation{LeadID: r.LeadID})
+func (b *Bureau) sendOf(tn *tenant.Tenant, r *Recipient, from string, at time.Time) store.NewJob {
+	n := b.Desk.SendOf(tn, &chat.Message{ID: r.MessageID, ContactID: r.ContactID, PhoneNumberID: from, Origin: chat.Origin{Campaign: r.CampaignID}},
+		store.Causation{LeadID: r.LeadID, CampaignID: r.CampaignID})
 	n.RunAt = at
 	return n
 }
@@ -175,7 +180,7 @@ func (b *Bureau) message(ctx context.Context, tn *tenant.Tenant, c *Campaign, r 
 			if m, plan, err = b.Desk.Plan(ctx, tn, out); err == nil {
 				writes = append(writes, plan...)
 				now.State, now.MessageID, now.ContactID, now.Due = Queued, m.ID, person.ID, b.Now().UTC()
-				planned = true
+				planned, r.ContactID = true, person.ID
 			}
 		}
 		switch {
@@ -261,15 +266,22 @@ func (b *Bureau) Cleared(ctx context.Context, tn *tenant.Tenant, m *chat.Message
 	if stopping {
 		return job.Snooze(brokenPause, "campaign_stopping", nil)
 	}
-	wait, cancel := g.pace(c.rate(tn), b.Now())
-	if wait > paceInPlace {
-		cancel()
-		return job.Snooze(wait, "campaign_pace", nil)
+	for began := b.Now(); ; {
+		p, err := b.pace(ctx, g, c, tn.Code, c.rate(tn))
+		if err != nil {
+			return err
+		}
+		if p.Wait > paceInPlace || !p.Kept && b.Now().Add(p.Wait).Sub(began) > paceInPlace {
+			p.Back()
+			return job.Snooze(p.Wait, "campaign_pace", nil)
+		}
+		if p.Wait > 0 {
+			time.Sleep(p.Wait)
+		}
+		if p.Kept {
+			return nil
+		}
 	}
-	if wait > 0 {
-		time.Sleep(wait)
-	}
-	return nil
 }
 
 // Barred is the Barred of chat.Desk: the template cannot be sent now, so the campaign pauses, and the message waits with

@@ -45,7 +45,7 @@ func (b *Bureau) Trial(ctx context.Context, tn *tenant.Tenant, campaignID, to st
 		return "", next, fault.Bad("/to", "is not an e-mail address")
 	}
 	r.Address = address
-	m, _ := compose(&c.Content, r, b.PublicURL+"/u/trial") // leads nowhere: nobody unsubscribes by trying
+	m, _ := read(&c.Content).compose(r, b.PublicURL+"/u/trial") // leads nowhere: nobody unsubscribes by trying
 	l, writes, err := b.Office.Plan(ctx, tn, mail.Outgoing{
 		To: address, Subject: m.Subject, HTML: m.HTML, Text: m.Text, Origin: mail.Origin{Campaign: c.ID}, Seed: r.ID,
 	})

@@ -79,6 +79,7 @@ func (b *Bureau) Ask(ctx context.Context, tn *tenant.Tenant, campaignID, op stri
 func (b *Bureau) turn(code string, p turnPayload) store.NewJob {
 	n := job.New(code, TurnJob, p)
 	n.UniqueKey = "campaign:" + p.CampaignID + ":turn:" + p.Turn
+	n.Causation = store.Causation{CampaignID: p.CampaignID}
 	return n
 }
 
@@ -108,11 +109,17 @@ func (b *Bureau) HandleTurn(ctx context.Context, tn *tenant.Tenant, j store.Job)
 		return err
 	})
 	var refused *fault.Error
+	if p.Code == abandoned && errors.As(err, &refused) && refused.Kind == fault.Conflict {
+		return job.Result{}, nil // it does not say any more that it runs
+	}
 	if errors.Is(err, store.ErrNotFound) || (errors.As(err, &refused) && refused.Kind == fault.Conflict) {
 		return job.Result{}, job.Dead("refused", err)
 	}
 	if err == nil && (p.Op == Resume || p.Op == Cancel) {
 		_, err = b.Queue.ReleaseParked(ctx, tn.Code) // the messages that the pause held; they look at the campaign again
+	}
+	if err == nil && p.Op == Cancel && b.CancelCaused != nil {
+		_, err = b.CancelCaused(ctx, tn.Code, store.Causation{CampaignID: p.CampaignID})
 	}
 	return job.Result{Next: next}, err
 }
@@ -164,6 +171,8 @@ func (b *Bureau) follow(tn *tenant.Tenant, c *Campaign) []store.NewJob {
 	return nil
 }
 
+const abandoned = "campaign.abandoned"
+
 // Abandoned gives the turn that pauses a campaign whose job was cancelled or given up: it would stand still and say that
 // it runs.
 func (b *Bureau) Abandoned(j store.Job) []store.NewJob {
@@ -174,7 +183,7 @@ func (b *Bureau) Abandoned(j store.Job) []store.NewJob {
 		return nil
 	}
 	return []store.NewJob{b.turn(j.Tenant, turnPayload{CampaignID: p.CampaignID, Turn: "abandoned:" + j.ID, Op: Pause,
-		Code: "campaign.abandoned", Detail: "A job of it was cancelled, or failed for good. Resume it to go on."})}
+		Code: abandoned, Detail: "A job of it was cancelled, or failed for good. Resume it to go on."})}
 }
 
 // noticed lets a window of this process know at once what became of its campaign.
@@ -190,7 +199,7 @@ func (b *Bureau) noticed(c *Campaign) {
 func beginJob(code, campaignID string, at time.Time) store.NewJob {
 	n := job.New(code, BeginJob, beginPayload{campaignID, at.UTC()})
 	n.UniqueKey = "campaign:" + campaignID + ":begin:" + strconv.FormatInt(at.UnixMilli(), 10)
-	n.RunAt = at
+	n.RunAt, n.Causation = at, store.Causation{CampaignID: campaignID}
 	return n
 }
 

@@ -36,7 +36,7 @@ func windowJob(code string, p windowPayload, at time.Time) store.NewJob {
 	n := job.New(code, WindowJob, p)
 	n.UniqueKey = "campaign:" + p.CampaignID + ":window:" + strconv.FormatInt(p.Gen, 10) + ":" + strconv.FormatInt(p.N, 10)
 	n.KeyHash = n.UniqueKey
-	n.RunAt = at
+	n.RunAt, n.Causation = at, store.Causation{CampaignID: p.CampaignID}
 	return n
 }
 

@@ -32,13 +32,6 @@ func (d *Desk) Configured(tn *tenant.Tenant) error {
 	return err
 }
 
-// TokenWorks forgets that the client's token was refused: a check found that it is good again.
-func (d *Desk) TokenWorks(tn *tenant.Tenant) {
-	if w := tn.Account().WhatsApp; w != nil {
-		d.rests.over(tokenKey(tn.Code, w.AccessToken))
-	}
-}
-
 func codeOfFault(err error) string {
 	var f *fault.Error
 	if errors.As(err, &f) {

@@ -406,3 +406,7 @@ func (in *Intake) route(d store.Delivery, it whatsapp.Item) []string {
 func Unavailable(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) || fault.Of(err) == fault.Unavailable
 }
+
+// Hasten has deliveries that failed tried again with the next sweep, not each at its own time: what they failed for may be
+// mended.
+func (in *Intake) Hasten() { in.lanes.hasten() }

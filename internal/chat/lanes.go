@@ -145,3 +145,10 @@ func laneOf(body []byte) string {
 	}
 	return string(rest[:n])
 }
+
+// hasten lifts all that was put off.
+func (l *lanes) hasten() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.later)
+}

@@ -25,10 +25,13 @@ const SendJob = "whatsapp.send"
 type Desk struct {
 	Book  *crm.Book
 	Graph *whatsapp.Client
+	Queue store.Queue // where lines to Meta rest
 	Now   func() time.Time
 	Log   *slog.Logger
 	// UserExists tells whether an id is that of a user of the client's, for assignees; nil: they are not looked for.
 	UserExists func(ctx context.Context, tn *tenant.Tenant, userID string) (bool, error)
+	// Doubt hears that a send's answer was lost (how ""), and how that was resolved: accepted, rejected or resent. nil: nobody.
+	Doubt func(how string)
 	// Settled gives the jobs that follow when a message with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, m *Message) []store.NewJob
 	// MayBegin is asked right before a message with an origin departs; a *Refusal keeps it back.
@@ -59,7 +62,7 @@ type Desk struct {
 	PrivateLinks bool
 
 	turns turns
-	rests rests
+	lines lines
 }
 
 // tracked is Tracked for messages that somebody tracks.
@@ -91,6 +94,18 @@ type Outgoing struct {
 type Refusal struct{ Code, Detail string }
 
 func (r *Refusal) Error() string { return r.Code + ": " + r.Detail }
+
+// unwanted are the codes of messages that nobody wants any more, because what they were for is over: of those that said
+// so, the job is cancelled, not dead.
+var unwanted = []string{"run_over", "too_late", "cancelled", "campaign_gone", "contact_gone"}
+
+// Refused ends the job of something that is not to be done, for the reason that a code names.
+func Refused(code string, cause error, next ...store.NewJob) error {
+	if slices.Contains(unwanted, code) {
+		return job.Cancel(code, cause, next...)
+	}
+	return job.Dead(code, cause, next...)
+}
 
 // Plan gives the message and the writes that put it into its conversation, ready to be sent by the job SendOf. A
 // *Refusal if it cannot be addressed, or if Meta is known to refuse it; any other error is the storage's, and says nothing
@@ -174,13 +189,29 @@ type sendPayload struct {
 	MessageID string `json:"messageId"`
 }
 
-// SendOf is the job that sends a planned message.
+// SendOf is the job that sends a planned message. It waits for its number alone. What a campaign sends is bulk; who else
+// sends has somebody waiting, unless what caused it is bulk itself.
 func (d *Desk) SendOf(tn *tenant.Tenant, m *Message, cause store.Causation) store.NewJob {
 	n := job.New(tn.Code, SendJob, sendPayload{m.ID})
 	n.UniqueKey = "send:" + m.ID
 	cause.Message = m.ID
 	n.Causation = cause
+	n.Resource, n.Pair = d.Needs(tn, m.PhoneNumberID), m.ContactID
+	if n.Causation.CampaignID == "" {
+		n.Causation.CampaignID = m.Origin.Campaign
+	}
+	if m.Origin.Campaign != "" {
+		n.Class = store.Bulk
+	}
 	return n
+}
+
+// Needs is the resource of what is sent from a number; "" is the client's first.
+func (d *Desk) Needs(tn *tenant.Tenant, phoneNumberID string) string {
+	if w := tn.Account().WhatsApp; phoneNumberID == "" && w != nil && len(w.PhoneNumberIDs) > 0 {
+		phoneNumberID = w.PhoneNumberIDs[0]
+	}
+	return resourceOf(phoneNumberID)
 }
 
 // retry runs a read-then-commit until no other writer came between.

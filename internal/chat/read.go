@@ -62,7 +62,7 @@ func (d *Desk) MarkRead(ctx context.Context, tn *tenant.Tenant, conversationID s
 		return cv, nil
 	}
 	n := job.New(tn.Code, ReadJob, markPayload{m.ID})
-	n.UniqueKey, n.Causation = "read:"+m.ID, store.Causation{Message: m.ID}
+	n.UniqueKey, n.Causation, n.Resource = "read:"+m.ID, store.Causation{Message: m.ID}, resourceOf(m.PhoneNumberID)
 	if _, err := enqueue(ctx, n); err != nil {
 		return nil, err
 	}
@@ -132,10 +132,31 @@ func (d *Desk) mark(ctx context.Context, tn *tenant.Tenant, j store.Job, first f
 	}
 	w := tn.Account().WhatsApp
 	token, err := tn.Secret("whatsapp.accessToken")
+	sealed := tokenOf(tn)
 	if err != nil || token == "" || w == nil {
-		return job.Park("whatsapp.credential", errors.Join(errors.New("no usable access token"), err))
+		return d.refusedToken(ctx, tn, sealed, "no_token", errors.Join(errors.New("no usable access token"), err))
 	}
-	if err := d.Graph.MarkRead(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, m.WAMID, typing); err != nil {
+	leave, still, ok := d.lines.enter(ctx, tokenKey(tn.Code, sealed))
+	if !ok {
+		return d.outside(ctx, tn, j, still)
+	}
+	taken := false
+	defer func() { leave(taken) }()
+	if err := d.resting(ctx, tn, j, m); err != nil {
+		return err
+	}
+	err = d.Graph.MarkRead(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, m.WAMID, typing)
+	taken = took(err)
+	var api *whatsapp.APIError
+	if errors.As(err, &api) {
+		if api.Scope() == whatsapp.ScopeAccount && !api.Temporary() {
+			return d.refusedToken(ctx, tn, sealed, codeOf(api), err)
+		}
+		if p := limited(tn, m, api); p != nil {
+			return d.rest(ctx, tn, j, *p, err)
+		}
+	}
+	if err != nil {
 		return verdict(err)
 	}
 	return nil
@@ -158,7 +179,7 @@ func (d *Desk) Typing(ctx context.Context, tn *tenant.Tenant, conversationID str
 		return store.NewJob{}, err
 	}
 	n := job.New(tn.Code, TypingJob, markPayload{m.ID})
-	n.ExpiresAt, n.MaxAttempts, n.Causation = d.Now().Add(typingFor), 1, store.Causation{Message: m.ID}
+	n.ExpiresAt, n.MaxAttempts, n.Causation, n.Resource = d.Now().Add(typingFor), 1, store.Causation{Message: m.ID}, resourceOf(m.PhoneNumberID)
 	return n, nil
 }
 

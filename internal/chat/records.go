@@ -143,13 +143,29 @@ const (
 type Send struct {
 	State  string          `json:"state"`
 	Body   json.RawMessage `json:"body"`
-	Token  int64           `json:"token,omitempty"` // fence of the job that put it in flight
+	Job    string          `json:"job,omitempty"`   // that put it in flight,
+	Token  int64           `json:"token,omitempty"` // and the fence of its execution: no other may say how the call ended
 	At     time.Time       `json:"at,omitzero"`     // when it was put in flight
 	Resend bool            `json:"resend,omitempty"`
 	Resent bool            `json:"resent,omitempty"`
+	Paired int             `json:"paired,omitempty"` // refusals because the recipient got too many at once
 	// Proven: a status webhook came for it. That Meta's webhooks for a number arrive is evidence about its other messages.
 	Proven bool `json:"proven,omitempty"`
 }
+
+// mark names the execution that put a message in flight.
+type mark struct {
+	job   string
+	token int64
+}
+
+func (s *Send) mark() mark { return mark{s.Job, s.Token} }
+
+// by tells whether it was this execution that put the message in flight last.
+func (s *Send) by(j store.Job) bool { return s.Job == j.ID && s.Token == j.Token }
+
+// past tells whether a later execution of the same job put the message in flight: this one has lost its lease.
+func (s *Send) past(j store.Job) bool { return s.Job == j.ID && s.Token > j.Token }
 
 // Origin is what asked for a message; zero for people.
 type Origin struct {

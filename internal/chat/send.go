@@ -57,9 +57,9 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 	case unconfirmed:
 		return d.done(tn, m), nil
 	case rejected:
-		return job.Result{}, job.Dead(m.failure(), errors.New("the message was refused"), d.settled(tn, m)...)
+		return job.Result{}, Refused(m.failure(), errors.New("the message was refused"), d.settled(tn, m)...)
 	case inFlight:
-		if m.Send.Token > j.Token {
+		if m.Send.past(j) {
 			return job.Result{}, job.ErrLeaseLost
 		}
 		return d.unanswered(ctx, tn, j, m, errors.New("the process ended during the call"))
@@ -72,26 +72,31 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 		}
 		return job.Result{}, err
 	}
-	w := tn.Account().WhatsApp
+	if err := d.resting(ctx, tn, j, m); err != nil {
+		return job.Result{}, err
+	}
+	w, sealed := tn.Account().WhatsApp, tokenOf(tn)
 	token, err := tn.Secret("whatsapp.accessToken")
 	if err != nil || token == "" || w == nil {
-		return job.Result{}, job.Park("whatsapp.credential", errors.Join(errors.New("no usable access token"), err))
+		return job.Result{}, d.refusedToken(ctx, tn, sealed, "no_token", errors.Join(errors.New("no usable access token"), err))
+	}
+	if wait := d.lines.resting(pairOf(m), d.Now()); wait > 0 {
+		return job.Result{}, job.Snooze(wait, "whatsapp.limited", errors.New("the recipient rests"))
 	}
 	body, err := d.withFiles(ctx, tn, m)
 	if err != nil {
 		return d.unready(ctx, tn, j, m, err)
 	}
-	keys := restKeys(tn.Code, m.PhoneNumberID)
-	if d.rests.wait(d.Now(), tokenKey(tn.Code, w.AccessToken)) > 0 {
-		return job.Result{}, job.Park("whatsapp.credential", errors.New("the token was refused a moment ago"))
+	leave, still, ok := d.lines.enter(ctx, tokenKey(tn.Code, sealed))
+	if !ok {
+		return job.Result{}, d.outside(ctx, tn, j, still)
 	}
-	if wait := d.rests.wait(d.Now(), keys...); wait > 0 {
-		return job.Result{}, d.putOff(j, m, wait)
+	taken := false
+	defer func() { leave(taken) }()
+	if err := d.resting(ctx, tn, j, m); err != nil { // the call before this one may have found out
+		return job.Result{}, err
 	}
 	m, err = d.depart(ctx, tn, j, m, c)
-	if err != nil || m.Send.State != inFlight {
-		d.rests.pass(keys...)
-	}
 	switch {
 	case err != nil:
 		return job.Result{}, err
@@ -99,9 +104,33 @@ func (d *Desk) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job) (
 		return d.done(tn, m), nil
 	}
 	m.Version++
-	res, err := d.Graph.SendRaw(ctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, body)
-	return d.record(ctx, tn, j, m, res, err)
+	err = d.lines.pace(ctx, m.PhoneNumberID, j.Class)
+	if err == nil {
+		err = job.Leased(ctx)
+	}
+	if err == nil {
+		err = d.resting(ctx, tn, j, m)
+	}
+	if err != nil { // no call was made, and another execution may be about to find that out
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		defer cancel()
+		return d.putBack(rctx, tn, j, m, err)
+	}
+	cctx, called := job.Calling(ctx)
+	defer called()
+	res, err := d.Graph.SendRaw(cctx, whatsapp.Account{PhoneNumberID: m.PhoneNumberID, WABAID: w.WABAID, Token: token}, body)
+	taken = took(err)
+	return d.record(ctx, tn, j, m, sealed, res, err)
 }
+
+// took tells whether Meta answered in a way that it only answers those whose token it takes.
+func took(err error) bool {
+	var api *whatsapp.APIError
+	return err == nil || errors.As(err, &api) && api.Outcome == whatsapp.Rejected && api.Code != 0 && api.Scope() != whatsapp.ScopeAccount
+}
+
+// pairOf names a recipient of a number's.
+func pairOf(m *Message) string { return m.PhoneNumberID + "|" + m.ContactID }
 
 func (m *Message) failure() string {
 	if m.Error != nil {
@@ -203,7 +232,7 @@ func (d *Desk) depart(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 			return nil, err
 		}
 		now := d.Now().UTC()
-		m.Send.State, m.Send.Token, m.Send.At, m.Status = inFlight, j.Token, now, Sending
+		m.Send.State, m.Send.Job, m.Send.Token, m.Send.At, m.Status = inFlight, j.ID, j.Token, now, Sending
 		if m.reacts() {
 			return []store.Write{Messages.Update(m)}, nil
 		}
@@ -216,13 +245,12 @@ func (d *Desk) depart(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 	})
 }
 
-// record writes down how a call ended, and says what is to become of the job.
-func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, res whatsapp.SendResult, err error) (job.Result, error) {
+// record writes down how a call ended, and says what is to become of the job. token is the one of the call, sealed.
+func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, token string, res whatsapp.SendResult, err error) (job.Result, error) {
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	keys, token := restKeys(tn.Code, m.PhoneNumberID), tokenKey(tn.Code, tokenOf(tn))
 	if err == nil {
-		d.rests.over(append(keys, token)...)
+		d.works(rctx, tn)
 		return d.accept(rctx, tn, j, m, res)
 	}
 	var api *whatsapp.APIError
@@ -231,25 +259,25 @@ func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 	}
 	failed := &Error{Code: codeOf(api), Title: api.Class.Meaning, Detail: api.Details}
 	late := d.Now().Sub(m.CreatedAt) > sendPatience
-	if api.Outcome != whatsapp.Limited {
-		d.rests.pass(append(keys, token)...) // it says nothing of the others
-	}
+	pause := limited(tn, m, api)
 	switch {
 	case api.Ambiguous():
 		return d.unanswered(rctx, tn, j, m, err)
 	case api.Scope() == whatsapp.ScopeAccount && !api.Temporary():
-		// not this message's fault: it waits for a new token, and releases the lane of no other
-		d.rests.limited(token, d.Now(), deadToken)
-		return d.putBack(rctx, tn, j, m, job.Park("whatsapp.credential", err))
-	case api.Outcome == whatsapp.Limited && !late:
-		wait := api.RetryAfter()
-		if api.Scope() == whatsapp.ScopePair {
-			wait = max(wait, whatsapp.PairDelay(j.Starts-1))
-			d.rests.over(keys...)
-		} else if key := scopeKey(api.Scope(), tn.Code, m.PhoneNumberID); key != "" {
-			wait = d.rests.limited(key, d.Now(), wait)
+		// not this message's fault: it waits for a new token. Nobody else calls before it is known that the line rests.
+		held := d.refusedToken(rctx, tn, token, codeOf(api), err)
+		return d.putBack(rctx, tn, j, m, held)
+	case api.Outcome == whatsapp.Limited && api.Scope() == whatsapp.ScopePair && !late:
+		wait := max(api.RetryAfter(), whatsapp.PairDelay(m.Send.Paired))
+		d.lines.rest(pairOf(m), d.Now(), wait)
+		return d.putBackAfter(rctx, tn, j, m, func(m *Message) { m.Send.Paired++ }, job.Snooze(wait, "whatsapp.limited", err))
+	case pause != nil && !late:
+		if pause.Reason == store.Quality {
+			d.attention(rctx, tn, codeOf(api))
 		}
-		return d.putBack(rctx, tn, j, m, job.Snooze(max(wait, time.Second), "whatsapp.limited", err))
+		return d.putBack(rctx, tn, j, m, d.rest(rctx, tn, j, *pause, err))
+	case api.Outcome == whatsapp.Limited && !late:
+		return d.putBack(rctx, tn, j, m, job.Snooze(max(api.RetryAfter(), time.Second), "whatsapp.limited", err))
 	case api.Temporary() && !job.LastAttempt(j) && !late:
 		return d.putBack(rctx, tn, j, m, job.Retry(api.RetryAfter(), codeOf(api), err))
 	case m.Origin.Campaign != "" && d.Barred != nil && slices.Contains(templateOut, api.Code):
@@ -265,29 +293,6 @@ func (d *Desk) record(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 
 // templateOut are Meta's refusals of a template whoever it goes to: it is not there or not approved, paused, disabled.
 var templateOut = []int{132001, 132015, 132016}
-
-// restKeys are what a message's call depends on.
-func restKeys(code, phoneNumberID string) []string {
-	return []string{scopeKey(whatsapp.ScopeNumber, code, phoneNumberID), scopeKey(whatsapp.ScopeAccount, code, "")}
-}
-
-// tokenKey names a client's token by its ciphertext: a new one is another.
-func tokenKey(code, sealedToken string) string { return code + "|token|" + sealedToken }
-
-func tokenOf(tn *tenant.Tenant) string {
-	if w := tn.Account().WhatsApp; w != nil {
-		return w.AccessToken
-	}
-	return ""
-}
-
-// putOff is the verdict on a message whose number, account or token rests.
-func (d *Desk) putOff(j store.Job, m *Message, wait time.Duration) error {
-	if d.Now().Sub(m.CreatedAt) > sendPatience {
-		return job.Retry(wait, "whatsapp.limited", errors.New("the number rests, and the message waits for long"))
-	}
-	return job.Snooze(wait, "whatsapp.limited", errors.New("the number, the account or the token rests"))
-}
 
 func codeOf(e *whatsapp.APIError) string {
 	if e.Code != 0 {
@@ -312,7 +317,7 @@ func (d *Desk) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Mess
 			m = again
 		}
 		first = false
-		if m.Send.Token > j.Token {
+		if m.Send.past(j) {
 			return job.ErrLeaseLost // another execution has taken over: it knows better
 		}
 		writes, err := change(m)
@@ -324,9 +329,15 @@ func (d *Desk) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Mess
 	return m, err
 }
 
+// accept records Meta's answer. It stands also where another execution, which could not know it, has called the message
+// unconfirmed meanwhile, or wants to send it once more: it is what really happened, and it owes nothing that the other has
+// not left. Of all that a call can end with, this alone is recorded late.
 func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, res whatsapp.SendResult) (job.Result, error) {
 	defer d.turns.lock(tn.Code, m.PhoneNumberID, res.ID)()
 	m, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
+		if !m.Send.by(j) || m.Send.State == rejected {
+			return nil, job.ErrLeaseLost
+		}
 		now := d.Now().UTC()
 		m.Send.State, m.WAMID = accepted, res.ID
 		m.StatusAt["accepted"] = now
@@ -358,9 +369,11 @@ func (d *Desk) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 // unanswered records a send whose answer was lost. Only a status webhook can tell what became of it.
 func (d *Desk) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, cause error) (job.Result, error) {
 	d.Log.Warn("a send's answer was lost; it waits for its status", "client", tn.Code, "job", j.ID, "message", m.ID, "error", cause)
+	call, lost := m.Send.mark(), false
 	m, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
-		if m.Send.State != inFlight {
-			return nil, nil // a status came meanwhile
+		lost = false
+		if m.Send.State != inFlight || m.Send.mark() != call {
+			return nil, nil // a status came meanwhile, or its own execution has recorded the answer
 		}
 		m.Send.State, m.Status = unconfirmed, Unconfirmed
 		now := d.Now().UTC()
@@ -369,21 +382,40 @@ func (d *Desk) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, m
 		if err != nil {
 			return nil, err
 		}
+		lost = true
 		return append(writes, news.Write(now, news.MessageStatus, m.ID+"|unconfirmed|"+itoa(int(m.Send.Token)), "message", m.View()), Messages.Update(m)), nil
 	})
 	if err != nil {
 		return job.Result{}, err
 	}
+	if lost {
+		d.doubt("")
+	}
 	return d.done(tn, m), nil
+}
+
+func (d *Desk) doubt(how string) {
+	if d.Doubt != nil {
+		d.Doubt(how)
+	}
 }
 
 // putBack records that a call had no effect: the message is as before it.
 func (d *Desk) putBack(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, verdict error) (job.Result, error) {
+	return d.putBackAfter(ctx, tn, j, m, func(*Message) {}, verdict)
+}
+
+// putBackAfter is putBack with a note about the call.
+func (d *Desk) putBackAfter(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, note func(*Message), verdict error) (job.Result, error) {
 	_, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
-		if m.Send.State != inFlight {
+		switch {
+		case !m.Send.by(j):
+			return nil, job.ErrLeaseLost
+		case m.Send.State != inFlight:
 			return nil, nil
 		}
 		m.Send.State, m.Status = planned, Queued
+		note(m)
 		return []store.Write{Messages.Update(m)}, nil
 	})
 	if err != nil {
@@ -394,9 +426,13 @@ func (d *Desk) putBack(ctx context.Context, tn *tenant.Tenant, j store.Job, m *M
 
 // refuse ends a message that will never be sent.
 func (d *Desk) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Message, e *Error, cause error) (job.Result, error) {
+	from := m.Send.State
 	m, err := d.edit(ctx, tn, j, m, func(m *Message) ([]store.Write, error) {
-		if m.Send.State == accepted {
-			return nil, nil
+		switch {
+		case from == inFlight && !m.Send.by(j):
+			return nil, job.ErrLeaseLost
+		case m.Send.State != from:
+			return nil, nil // it has gone, or another execution has said how it stands
 		}
 		now := d.Now().UTC()
 		m.Send.State, m.Status, m.Error = rejected, FailedSend, e
@@ -412,10 +448,13 @@ func (d *Desk) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, m *Me
 		writes = append(writes, told...)
 		return append(writes, news.Write(now, news.MessageStatus, m.ID+"|refused", "message", m.View()), Messages.Update(m)), nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return job.Result{}, err
+	case m.Send.State != rejected:
+		return d.done(tn, m), nil
 	}
-	return job.Result{}, job.Dead(e.Code, cause, d.settled(tn, m)...)
+	return job.Result{}, Refused(e.Code, cause, d.settled(tn, m)...)
 }
 
 // refusedBy gives the writes that opt out the recipient of a message that Meta refused for that reason.
@@ -441,6 +480,7 @@ func (d *Desk) HandleResend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 		return job.Result{}, err
 	}
 	var next []store.NewJob
+	resent := false
 	err = retry(ctx, func() error {
 		m, err := Messages.Get(ctx, tn.DB, p.MessageID)
 		if err != nil {
@@ -466,10 +506,15 @@ func (d *Desk) HandleResend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 			return err
 		}
 		m.Send.State, m.Send.Resent, m.Status = planned, true, Queued
-		m.Send.Token = 0 // the tokens of the job to come begin anew
+		// the mark of the first call stays: an answer to it that comes at last still spares the second
 		next = []store.NewJob{d.secondSend(tn, m)}
-		return tn.DB.Commit(ctx, news.Write(d.Now(), news.MessageStatus, m.ID+"|resend", "message", m.View()), Messages.Update(m))
+		err = tn.DB.Commit(ctx, news.Write(d.Now(), news.MessageStatus, m.ID+"|resend", "message", m.View()), Messages.Update(m))
+		resent = err == nil
+		return err
 	})
+	if resent {
+		d.doubt("resent")
+	}
 	return job.Result{Next: next}, err
 }
 

@@ -30,7 +30,7 @@ func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 	if err != nil {
 		return nil, err
 	}
-	named := m.WAMID != ""
+	named, doubted := m.WAMID != "", m.Send != nil && m.Send.State == unconfirmed
 	if !m.apply(st) {
 		return d.failed(tn, m), nil // known before: only what follows may be missing
 	}
@@ -59,6 +59,9 @@ func (d *Desk) status(ctx context.Context, tn *tenant.Tenant, dl *store.Delivery
 	writes = append(writes, news.Write(at(st.Timestamp, dl.ReceivedAt), news.MessageStatus, m.ID+"|"+st.Status, "message", m.View()), Messages.Update(m))
 	if err := tn.DB.Commit(ctx, append(writes, waiting...)...); err != nil {
 		return nil, err
+	}
+	if doubted {
+		d.doubt(accepted)
 	}
 	return d.failed(tn, m), nil
 }

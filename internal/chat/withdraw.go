@@ -19,6 +19,18 @@ const withdrawnIn = 2 * time.Minute
 type withdrawPayload struct {
 	MessageID string `json:"messageId"`
 	JobID     string `json:"jobId"`
+	Reason    string `json:"reason,omitempty"` // of package job; "": withdrawn
+}
+
+// unsent says why a message was not sent that will not be any more.
+func (p withdrawPayload) unsent() *Error {
+	switch p.Reason {
+	case job.TooLate:
+		return &Error{Code: p.Reason, Title: "The message's time had passed before it could be sent."}
+	case job.GivenUp:
+		return &Error{Code: p.Reason, Title: "The message could not be sent, and is not tried again."}
+	}
+	return &Error{Code: job.Withdrawn, Title: "The message was withdrawn before it was sent."}
 }
 
 // Abandoned gives the job that ends the message of a send that was cancelled or given up.
@@ -27,8 +39,8 @@ func (d *Desk) Abandoned(j store.Job) []store.NewJob {
 	if err != nil {
 		return nil
 	}
-	n := job.New(j.Tenant, WithdrawJob, withdrawPayload{p.MessageID, j.ID})
-	n.UniqueKey, n.Causation = "withdraw:"+j.ID, j.Causation
+	n := job.New(j.Tenant, WithdrawJob, withdrawPayload{p.MessageID, j.ID, job.Reason(j)})
+	n.UniqueKey, n.KeyHash, n.Causation = "withdraw:"+j.ID, j.ID, j.Causation
 	return []store.NewJob{n}
 }
 
@@ -47,7 +59,11 @@ func (d *Desk) HandleWithdraw(ctx context.Context, tn *tenant.Tenant, j store.Jo
 	}
 	switch m.Send.State {
 	case planned:
-		_, err := d.refuse(ctx, tn, j, m, &Error{Code: "cancelled", Title: "The message was withdrawn before it was sent."}, errors.New("withdrawn"))
+		why, err := d.withdrawn(ctx, tn, m, p)
+		if err != nil {
+			return job.Result{}, err
+		}
+		_, err = d.refuse(ctx, tn, j, m, why, errors.New("withdrawn"))
 		if err = job.Ended(err); err != nil {
 			return job.Result{}, err
 		}
@@ -61,4 +77,19 @@ func (d *Desk) HandleWithdraw(ctx context.Context, tn *tenant.Tenant, j store.Jo
 		return d.unanswered(ctx, tn, j, m, errors.New("nobody recorded the call's answer"))
 	}
 	return d.done(tn, m), nil
+}
+
+// withdrawn is why a message that was not sent never will be: what it was for is over, or of its job came nothing.
+func (d *Desk) withdrawn(ctx context.Context, tn *tenant.Tenant, m *Message, p withdrawPayload) (*Error, error) {
+	if m.Origin.RunID != "" && d.MayBegin != nil {
+		err := d.MayBegin(ctx, tn, m.Origin.RunID, m.Origin.Step)
+		var over *Refusal
+		if errors.As(err, &over) {
+			return &Error{Code: over.Code, Title: over.Detail}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return p.unsent(), nil
 }

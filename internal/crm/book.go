@@ -31,6 +31,7 @@ type Book struct {
 	Sources []Source
 	// Files keeps what is to be imported; PublicURL is the base of links to what could not be.
 	Files     Folder
+	Depot     Depot // has them, too, where another process may get the job; nil: there is none
 	PublicURL string
 	// Runner runs the jobs in which changes are made. Reading needs none.
 	Runner *job.Runner

@@ -84,7 +84,7 @@ type importPayload struct {
 // What cannot be imported at all is a fault.
 func (b *Book) ImportFile(ctx context.Context, tn *tenant.Tenant, key, by string, r io.Reader) (jobID string, err error) {
 	importID := id.Derived("imp", tn.Code, key)
-	if err := b.Files.Save(tn.Code, importID, r); err != nil {
+	if err := b.keep(ctx, tn.Code, importID, r); err != nil {
 		return "", err
 	}
 	f, err := b.Files.Open(tn.Code, importID)
@@ -95,14 +95,17 @@ func (b *Book) ImportFile(ctx context.Context, tn *tenant.Tenant, key, by string
 	_ = f.Close()
 	if err != nil {
 		if _, refused := refusal(err); refused {
-			_ = b.Files.Remove(tn.Code, importID)
+			_ = b.done(ctx, tn.Code, importID)
 		}
 		return "", err
 	}
 	n := job.New(tn.Code, ImportJob, importPayload{importID, total, by, b.Now().UTC().Truncate(time.Millisecond)})
 	n.UniqueKey, n.KeyHash = "import:"+importID, importID
-	made, err := b.Runner.Enqueue(ctx, n)
+	made, err := b.Runner.Offer(ctx, n)
 	if err != nil {
+		if fault.Of(err) == fault.Limited { // the call can be repeated: it brings the file again
+			_ = b.done(ctx, tn.Code, importID)
+		}
 		return "", err
 	}
 	return made[0].Job.ID, nil
@@ -137,7 +140,7 @@ func (b *Book) HandleImport(ctx context.Context, tn *tenant.Tenant, j store.Job)
 	if !im.EndAt.IsZero() {
 		return job.Result{Result: b.resultOf(im)}, nil
 	}
-	f, err := b.Files.Open(tn.Code, im.ID)
+	f, err := b.kept(ctx, tn.Code, im.ID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return job.Result{}, job.Dead("import.file_gone", errors.New("the file is not there any more"))
 	}
@@ -163,7 +166,7 @@ func (b *Book) HandleImport(ctx context.Context, tn *tenant.Tenant, j store.Job)
 			return job.Result{}, err
 		}
 	}
-	if err := b.Files.Remove(tn.Code, im.ID); err != nil {
+	if err := b.done(ctx, tn.Code, im.ID); err != nil {
 		return job.Result{}, err
 	}
 	return job.Result{Result: b.resultOf(im)}, nil

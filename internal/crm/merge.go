@@ -40,7 +40,7 @@ func (b *Book) Merge(ctx context.Context, tn *tenant.Tenant, m Merging) (*Lead, 
 	n := job.New(tn.Code, MergeJob, m)
 	n.UniqueKey, n.KeyHash = "change:"+m.ID, m.ID
 	n.Causation = store.Causation{LeadID: m.Into}
-	return b.do(ctx, tn, n, m.ID)
+	return b.do(ctx, tn, n, m.ID, b.Runner.Do)
 }
 
 // HandleMerge is the handler of MergeJob.

@@ -45,7 +45,7 @@ func (b *Book) retag(ctx context.Context, tn *tenant.Tenant, op, from, to string
 	if err != nil {
 		return err
 	}
-	_, err = b.Runner.Enqueue(ctx, p.job(tn))
+	_, err = b.Runner.Offer(ctx, p.job(tn))
 	return err
 }
 

@@ -50,12 +50,17 @@ func (b *Book) Change(ctx context.Context, tn *tenant.Tenant, m Mutation) (*Lead
 	if err != nil {
 		return nil, err
 	}
-	return b.do(ctx, tn, nj, m.ID)
+	if m.Delete {
+		return b.do(ctx, tn, nj, m.ID, b.Runner.DoAnyway)
+	}
+	return b.do(ctx, tn, nj, m.ID, b.Runner.Do)
 }
 
 // do runs the job of a change here and now, and answers the change. Of a job that is known it awaits the end.
-func (b *Book) do(ctx context.Context, tn *tenant.Tenant, nj store.NewJob, mutation string) (*Lead, error) {
-	made, _, err := b.Runner.Do(ctx, nj)
+func (b *Book) do(ctx context.Context, tn *tenant.Tenant, nj store.NewJob, mutation string,
+	run func(context.Context, store.NewJob) (store.Enqueued, job.Result, error),
+) (*Lead, error) {
+	made, _, err := run(ctx, nj)
 	switch {
 	case err != nil && made.Job.ID == "": // not even the job could be stored
 		return nil, err

@@ -26,14 +26,19 @@ type Result struct {
 // Type declares a kind of job.
 type Type struct {
 	Name        string
-	Lane        string // the slow lane of its jobs: they wait for each other, and the client's other work goes on; "": the main lane
+	Resource    string      // what its jobs need, unless they say themselves: those of one resource wait for each other alone
+	Class       store.Class // how patient they are, unless they say themselves; "": normal
 	Handle      Handler
 	System      bool          // has no tenant
 	Timeout     time.Duration // of one execution; 0: 1 min
 	MaxAttempts int           // 0: as the job says
 	Base, Cap   time.Duration // of the backoff; 0: 5 s, 30 min
-	// Abandoned gives the jobs that tell the domain of a job that was cancelled or given up, and so could not say itself
-	// what is to follow. nil: nobody waits for it.
+	// Schedulable checks the payload that a schedule is to give each of its jobs; nil: there are no schedules of this type.
+	Schedulable func(payload json.RawMessage) error
+	// Tied: of no use once what it was made for is over; CancelCaused ends it.
+	Tied bool
+	// Abandoned gives the jobs that tell the domain of a job that was cancelled, given up or too late, as its State says,
+	// and so could not say itself what is to follow. Their keys are derived from its id. nil: nobody waits for it.
 	Abandoned func(j store.Job) []store.NewJob
 }
 
@@ -50,11 +55,31 @@ func (t Type) withDefaults() Type {
 	return t
 }
 
-func (t Type) abandoned(j store.Job) []store.NewJob {
+// abandoned gives what follows from a job's end in a state without its handler's word.
+func (t Type) abandoned(j store.Job, end store.State) []store.NewJob {
 	if t.Abandoned == nil {
 		return nil
 	}
+	j.State = end
 	return t.Abandoned(j)
+}
+
+// Why a job ended without its handler's word, for the record of what it was to do.
+const (
+	Withdrawn = "cancelled"
+	TooLate   = "expired"
+	GivenUp   = "given_up"
+)
+
+// Reason says why a job ended without its handler's word, for its type's Abandoned.
+func Reason(j store.Job) string {
+	switch j.State {
+	case store.Expired:
+		return TooLate
+	case store.Dead:
+		return GivenUp
+	}
+	return Withdrawn
 }
 
 // Backoff is the pause before attempt n+1: min(cap, base*2^(n-1)), jittered by half, plus up to 250 ms.
@@ -75,6 +100,7 @@ type verdict struct {
 	final       bool // the handler itself says what follows
 	code        string
 	next        []store.NewJob
+	pause       *store.PauseRequest
 	err         error
 }
 
@@ -108,24 +134,46 @@ func Snooze(after time.Duration, code string, err error) error {
 	return &verdict{state: store.Scheduled, after: max(after, time.Millisecond), code: code, err: err}
 }
 
-// snoozed tells whether an error is a job's wish to run later, of which nobody need hear.
+// snoozed tells whether an error is a job's wish to run later, of which nobody need hear: of a pause that begins they do.
 func snoozed(err error) bool {
 	var v *verdict
-	return errors.As(err, &v) && v.state == store.Scheduled && !v.countFailed && v.err == nil
+	return errors.As(err, &v) && ((v.state == store.Scheduled || v.state == store.Ready) && !v.countFailed && v.err == nil || v.pause != nil)
 }
+
+// PauseLane gives the job back and lets the lanes of a scope rest ("": those of the job's resource): nothing is wrong with
+// the job, which costs no attempt and goes on first when the pause is over. duration 0 is until somebody resumes it; most
+// lets repeated pauses double up to it (store.PauseRequest).
+func PauseLane(scope string, reason store.PauseReason, duration, most time.Duration, code string, err error) error {
+	p := &store.PauseRequest{Scope: scope, Reason: reason, For: duration, Most: most, Detail: code}
+	return &verdict{state: store.Ready, pause: p, code: code, err: err}
+}
+
+// Return gives the job back as it was: it found out that its lane rests before it was let wait there.
+func Return(code string) error { return &verdict{state: store.Ready, code: code} }
 
 // Park holds the job until its cause is removed: credentials, a suspended client.
 func Park(code string, err error) error { return &verdict{state: store.Parked, code: code, err: err} }
+
+// ParkLane is Park, and lets the lanes of a scope rest for a credential: the others need not find out, too.
+func ParkLane(scope, code string, err error) error {
+	return &verdict{state: store.Parked, pause: &store.PauseRequest{Scope: scope, Reason: store.Credential, Detail: code}, code: code, err: err}
+}
 
 // Dead ends the job for good: it can never succeed. next is what follows from that.
 func Dead(code string, err error, next ...store.NewJob) error {
 	return &verdict{state: store.Dead, countFailed: true, final: true, code: code, err: err, next: next}
 }
 
+// Cancel ends the job for good because nobody wants it any more: what it was made for is over. Nothing was wrong with it.
+// next is what follows from that.
+func Cancel(code string, err error, next ...store.NewJob) error {
+	return &verdict{state: store.Cancelled, final: true, code: code, err: err, next: next}
+}
+
 // Ended is nil for the error of an execution that ended its job for good, else err: for handlers that use each other.
 func Ended(err error) error {
 	var v *verdict
-	if errors.As(err, &v) && v.state == store.Dead {
+	if errors.As(err, &v) && v.state.Terminal() {
 		return nil
 	}
 	return err
@@ -194,7 +242,7 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 	default:
 		v = &verdict{state: store.Scheduled, countFailed: true, code: "error", err: err}
 	}
-	o.State, o.CountFailed = v.state, v.countFailed
+	o.State, o.CountFailed, o.Pause = v.state, v.countFailed, v.pause
 	if v.countFailed && v.state == store.Scheduled && LastAttempt(j) {
 		o.State = store.Dead
 	}
@@ -211,7 +259,7 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 	}
 	o.Error = &store.JobError{At: now, Attempt: j.Attempt + 1, Code: v.code, Message: msg}
 	if o.State == store.Dead && !v.final {
-		o.Next = t.abandoned(j)
+		o.Next = t.abandoned(j, store.Dead)
 	}
 	return o
 }

@@ -11,19 +11,59 @@ import (
 
 type held struct {
 	token  int64
+	tenant string
 	cancel context.CancelCauseFunc
+}
+
+// leaseKey is under what an execution's context knows its lease.
+type leaseKey struct{}
+
+// lease is what this process may believe of an execution's lease.
+type lease struct {
+	r     *Runner
+	since time.Time // when it was taken
+}
+
+// Leased is nil while an execution may believe that it has its job, to be asked right before what cannot be taken back.
+// The context tells it of a lost lease, but a process that stood still goes on before its timers do; the time does not lie.
+func Leased(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	l, ok := ctx.Value(leaseKey{}).(lease)
+	if !ok {
+		return nil // not an execution of a runner's
+	}
+	since := l.since
+	if b := l.r.beaten.Load(); b != nil && b.After(since) {
+		since = *b
+	}
+	if time.Since(since) > trust {
+		return ErrLeaseLost
+	}
+	return nil
 }
 
 // hold registers a claimed job, so that its lease is watched.
 func (r *Runner) hold(ctx context.Context, j store.Job) context.Context {
-	jctx, cancel := context.WithCancelCause(ctx)
+	jctx, cancel := context.WithCancelCause(context.WithValue(ctx, leaseKey{}, lease{r, time.Now()}))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old, ok := r.held[j.ID]; ok { // its lease ended, and it came back to us
 		old.cancel(ErrLeaseLost)
 	}
-	r.held[j.ID] = held{j.Token, cancel}
+	r.held[j.ID] = held{j.Token, j.Tenant, cancel}
 	return jctx
+}
+
+// letGo ends what hold began.
+func (r *Runner) letGo(j store.Job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h, ok := r.held[j.ID]; ok && h.token == j.Token {
+		h.cancel(nil)
+		delete(r.held, j.ID)
+	}
 }
 
 // cancelAll ends the contexts of everything that is held.
@@ -42,6 +82,8 @@ func (r *Runner) beat(ctx context.Context) {
 	beaten := time.Now() // when the last beat began that came through
 	doubt := time.NewTimer(trust)
 	defer doubt.Stop()
+	ear := time.NewTicker(listen)
+	defer ear.Stop()
 	strays := map[string]int64{} // leases in our name that nobody here works on, seen at the last beat
 	for {
 		select {
@@ -49,6 +91,12 @@ func (r *Runner) beat(ctx context.Context) {
 			return
 		case <-doubt.C: // before the leases end, all work under them does
 			r.cancelAll(ErrLeaseLost)
+			continue
+		case <-ear.C:
+			r.hear(ctx)
+			continue
+		case <-r.heed:
+			r.hear(ctx)
 			continue
 		case <-tick.C:
 		}
@@ -68,6 +116,7 @@ func (r *Runner) beat(ctx context.Context) {
 			continue
 		}
 		beaten = began
+		r.beaten.Store(&began)
 		doubt.Reset(time.Until(began.Add(trust)))
 		still := map[string]store.Held{}
 		for _, k := range kept {
@@ -120,7 +169,7 @@ func (r *Runner) Cancel(ctx context.Context, ids ...string) ([]string, error) {
 			return nil, err
 		}
 		if !j.State.Terminal() {
-			next = append(next, r.types[j.Type].abandoned(j)...)
+			next = append(next, r.types[j.Type].abandoned(j, store.Cancelled)...)
 		}
 	}
 	if len(next) > 0 {
@@ -128,20 +177,33 @@ func (r *Runner) Cancel(ctx context.Context, ids ...string) ([]string, error) {
 			return nil, err
 		}
 	}
-	did, err := r.cfg.Queue.Cancel(ctx, ids...)
-	for _, jobID := range did {
-		r.Interrupt(jobID)
-	}
-	return did, err
+	return r.cfg.Queue.Cancel(ctx, ids...)
 }
 
-// Interrupt tells a running job of this process that it is asked to cancel, at once instead of at the next beat.
-func (r *Runner) Interrupt(jobID string) {
+// interrupt tells jobs that are asked to cancel, those of them that run here.
+func (r *Runner) interrupt(ids ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h, ok := r.held[jobID]; ok {
-		h.cancel(errCancelled)
+	for _, jobID := range ids {
+		if h, ok := r.held[jobID]; ok {
+			h.cancel(errCancelled)
+		}
 	}
+}
+
+// hear looks for jobs of ours that another process asks to cancel.
+func (r *Runner) hear(ctx context.Context) {
+	if r.Running() == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, listen)
+	defer cancel()
+	ids, err := r.cfg.Queue.Asked(ctx, r.Owner)
+	if err != nil {
+		r.complain(ctx, "it cannot be seen which jobs are to be cancelled", err)
+		return
+	}
+	r.interrupt(ids...)
 }
 
 // Running is the number of jobs held now.
@@ -151,8 +213,7 @@ func (r *Runner) Running() int {
 	return len(r.held)
 }
 
-// occupy counts the slots that a lane's jobs have. A client never has all of them, and its slow lanes never all of the
-// client's: what hangs leaves slots for the others at once.
+// occupy counts the slots that a lane's jobs have: what a lane and a client may have at once is bounded by them.
 func (r *Runner) occupy(lane string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -195,3 +256,33 @@ func (r *Runner) whenIdle() <-chan struct{} {
 	}
 	return idle
 }
+
+// AtItsMost tells whether a lane has all the slots of this runner that it may have, or its client has.
+func (r *Runner) AtItsMost(l store.Lane) bool {
+	if l.Running > 0 && (l.Trial || l.Class == store.Quarantine) {
+		return true
+	}
+	bounds := func(resource string) store.Bounds {
+		if r.cfg.Bounds == nil {
+			return store.Bounds{}
+		}
+		return r.cfg.Bounds(l.Tenant, resource)
+	}
+	of, slow := 0, 0 // slots of the client, and of its slow lanes
+	held := r.busyWith()
+	for lane, n := range held {
+		if tenant, resource, _ := store.SplitLane(lane); tenant == l.Tenant {
+			if of += n; bounds(resource).Slow {
+				slow += n
+			}
+		}
+	}
+	b, most := bounds(l.Resource), r.cfg.PerClient
+	if b.Running > 0 && held[l.Lane] >= b.Running {
+		return true
+	}
+	return most > 0 && l.Tenant != "" && (of >= most || b.Slow && slow >= max(1, most/2))
+}
+
+// Serves tells whether there is such a client.
+func (r *Runner) Serves(client string) bool { return r.cfg.Tenants.Status(client) != "" }

@@ -43,7 +43,7 @@ func TestBeatKeepsTheLease(t *testing.T) {
 		y.start(job.Config{}, typ)
 		id := y.add("a")
 		j := y.settle(id)
-		other := y.start(job.Config{Wake: make(chan struct{}), Poll: time.Second}, typ)
+		other := y.start(job.Config{Queue: elsewhere{y.queue}, Poll: time.Second}, typ)
 		for range 23 {
 			time.Sleep(5 * time.Second)
 			if now := y.settle(id); now.State != store.Running || now.Owner != j.Owner || time.Until(now.LeaseUntil) < 10*time.Second {
@@ -56,19 +56,19 @@ func TestBeatKeepsTheLease(t *testing.T) {
 	})
 }
 
-// The jobs of a process that vanished run elsewhere within 20 s; one that took three down stays down.
+// The jobs of a process that vanished run elsewhere as soon as their leases end, whatever the poll; one that took three down stays down.
 func TestTakeover(t *testing.T) {
 	bubble(t, func(y *yard) {
 		vanish := func() {
-			js, err := y.queue.Claim(y.Context(), store.ClaimRequest{Owner: "vanished", Limit: 1, Lease: job.Lease, Types: []string{"a"}})
+			js, err := y.queue.Claim(y.Context(), store.ClaimRequest{Owner: "vanished", Limit: 1, Lease: job.Lease, Types: []string{"a"}, Quarantine: true})
 			if err != nil || len(js) != 1 {
 				t.Fatalf("claimed %d, %v", len(js), err)
 			}
 		}
 		id := y.add("a")
 		vanish()
-		w := y.start(job.Config{Poll: 5 * time.Second}, job.Type{Name: "a", Handle: fine})
-		if j := y.until(id, store.Succeeded, 20*time.Second); j.Crashes != 1 || j.Starts != 2 || j.Attempt != 0 {
+		w := y.start(job.Config{}, job.Type{Name: "a", Handle: fine})
+		if j := y.until(id, store.Succeeded, job.Lease+100*time.Millisecond); j.Crashes != 1 || j.Starts != 2 || j.Attempt != 0 {
 			t.Errorf("crashes %d, starts %d, attempt %d", j.Crashes, j.Starts, j.Attempt)
 		}
 		w.stop()
@@ -96,7 +96,7 @@ func TestFence(t *testing.T) {
 		first := y.settle(id)
 		_, err := y.queue.Release(y.Context(), slow.Owner) // as if its lease had ended
 		y.must(err)
-		y.start(job.Config{Wake: make(chan struct{}), Poll: time.Second}, job.Type{Name: "a", Handle: func(context.Context, *tenant.Tenant, store.Job) (job.Result, error) {
+		y.start(job.Config{Queue: elsewhere{y.queue}, Poll: time.Second}, job.Type{Name: "a", Handle: func(context.Context, *tenant.Tenant, store.Job) (job.Result, error) {
 			return job.Result{Result: "right", Next: []store.NewJob{{Tenant: "ACME", Type: "next"}}}, nil
 		}})
 		second := y.until(id, store.Succeeded, time.Second)
@@ -150,7 +150,7 @@ func TestLostLease(t *testing.T) {
 		y.settle(id)
 		_, err := y.queue.Release(y.Context(), w.Owner)
 		y.must(err)
-		_, err = y.queue.Claim(y.Context(), store.ClaimRequest{Owner: "other", Limit: 1, Lease: time.Hour, Types: []string{"a"}})
+		_, err = y.queue.Claim(y.Context(), store.ClaimRequest{Owner: "other", Limit: 1, Lease: time.Hour, Types: []string{"a"}, Quarantine: true})
 		y.must(err)
 		began := time.Now()
 		if cause := <-causes; !errors.Is(cause, job.ErrLeaseLost) {
@@ -201,38 +201,45 @@ func TestNoBeatNoTrust(t *testing.T) {
 	})
 }
 
+// Each of several runners hears at once of a job of its own, and within a second of what another process asked.
 func TestCancel(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		nudge  bool
+		of     func(store.Queue) store.Queue
 		within time.Duration
-	}{{"told at once", true, 0}, {"told by the next beat", false, 5 * time.Second}} {
+	}{
+		{"asked in this process", func(q store.Queue) store.Queue { return q }, 0},
+		{"asked in another", func(q store.Queue) store.Queue { return elsewhere{q} }, time.Second},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(y *yard) {
 				typ, causes := waits("a", time.Hour)
-				w := y.start(job.Config{}, typ)
-				id, waiting := y.add("a"), y.add("a", func(n *store.NewJob) { n.RunAt = time.Now().Add(time.Hour) })
-				time.Sleep(time.Second)
-				y.settle(id)
-				ids, err := y.queue.Cancel(y.Context(), id, waiting)
-				if err != nil || len(ids) != 2 {
-					t.Fatal(ids, err)
+				for range 2 {
+					y.start(job.Config{Queue: c.of(y.queue), Concurrency: 1, Poll: time.Second}, typ)
 				}
-				if j := y.job(waiting); j.State != store.Cancelled {
+				ids := []string{y.add("a"), y.add("a"), y.add("a", func(n *store.NewJob) { n.RunAt = time.Now().Add(time.Hour) })}
+				time.Sleep(1500 * time.Millisecond)
+				synctest.Wait()
+				if a, b := y.job(ids[0]), y.job(ids[1]); a.Owner == b.Owner || a.Owner == "" || b.Owner == "" {
+					t.Fatalf("run by %q and %q", a.Owner, b.Owner)
+				}
+				did, err := y.queue.Cancel(y.Context(), ids...)
+				if err != nil || len(did) != 3 {
+					t.Fatal(did, err)
+				}
+				if j := y.job(ids[2]); j.State != store.Cancelled {
 					t.Errorf("the waiting one is %s", j.State)
 				}
 				began := time.Now()
-				if c.nudge {
-					w.Interrupt(id)
-					w.Interrupt("job_nobody")
-				}
+				<-causes
 				<-causes
 				if d := time.Since(began); d > c.within {
 					t.Errorf("told after %v", d)
 				}
-				j := y.settle(id)
-				if j.State != store.Cancelled || j.EndedAt.IsZero() || y.count("zombie") != 0 {
-					t.Errorf("%s, ended %v", j.State, j.EndedAt)
+				for _, id := range ids[:2] {
+					if j := y.settle(id); j.State != store.Cancelled || j.EndedAt.IsZero() || y.count("zombie") != 0 || j.Attempt != 0 || len(j.Errors) != 0 {
+						t.Errorf("%s, ended %v, %d failures, %v", j.State, j.EndedAt, j.Attempt, j.Errors)
+					}
 				}
 			})
 		})
@@ -243,12 +250,11 @@ func TestCancel(t *testing.T) {
 func TestCancelTooLate(t *testing.T) {
 	bubble(t, func(y *yard) {
 		typ, letGo := deaf("a")
-		w := y.start(job.Config{}, typ)
+		y.start(job.Config{}, typ)
 		id := y.add("a")
 		y.settle(id)
 		_, err := y.queue.Cancel(y.Context(), id)
 		y.must(err)
-		w.Interrupt(id)
 		letGo()
 		if j := y.settle(id); j.State != store.Succeeded || string(j.Result) != `"late"` {
 			t.Errorf("%s, result %s", j.State, j.Result)

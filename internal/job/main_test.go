@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -18,7 +19,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(workerDir); dir != "" {
+		os.Exit(work(dir))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var notes = store.Schema{Kind: "notes"}
 
@@ -43,7 +49,7 @@ func newYard(t *testing.T) *yard {
 	y := &yard{T: t}
 	dir := t.TempDir()
 	var err error
-	y.services, err = sqlite.Open(t.Context(), filepath.Join(dir, "ecod_services.db"), []store.Schema{tenant.Accounts.Schema})
+	y.services, err = sqlite.Open(t.Context(), filepath.Join(dir, "ecod_services.db"), []store.Schema{tenant.Accounts.Schema, job.Schedules.Schema})
 	y.must(err)
 	y.queue, err = sqlite.OpenQueue(t.Context(), y.services, time.Now)
 	y.must(err)
@@ -110,10 +116,10 @@ func (y *yard) runner(cfg job.Config, types ...job.Type) *worker {
 	if cfg.Poll == 0 {
 		cfg.Poll = time.Hour
 	}
-	if cfg.Wake == nil {
-		cfg.Wake = y.queue.Wake()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	cfg.Tenants, cfg.Log, cfg.Now = y.tenants, slog.New(slog.DiscardHandler), time.Now
+	cfg.Tenants, cfg.Now = y.tenants, time.Now
 	return &worker{Runner: job.NewRunner(cfg, types...), stopped: make(chan struct{})}
 }
 
@@ -143,10 +149,11 @@ func (w *worker) stop() {
 	<-w.stopped
 }
 
-// add enqueues a job of ACME.
+// add enqueues a job of ACME, for which somebody waits: it may have any slot.
 func (y *yard) add(typ string, edit ...func(*store.NewJob)) string {
 	y.Helper()
 	nj := job.New("ACME", typ, map[string]int{"n": 1})
+	nj.Class = store.Interactive
 	for _, f := range edit {
 		f(&nj)
 	}
@@ -215,6 +222,11 @@ func does(name string, f func(n int) (job.Result, error)) job.Type {
 func fine(context.Context, *tenant.Tenant, store.Job) (job.Result, error) { return job.Result{}, nil }
 
 var errBoom = errors.New("boom")
+
+// elsewhere is the queue as another process sees it: of what is changed here it is told nothing.
+type elsewhere struct{ store.Queue }
+
+func (elsewhere) Listen(store.Listener) {}
 
 // badQueue is a queue that can be told to fail.
 type badQueue struct {

@@ -20,10 +20,11 @@ import (
 const (
 	Lease     = 15 * time.Second
 	beat      = 5 * time.Second
+	listen    = time.Second           // between looks for jobs that other processes ask to cancel
 	trust     = Lease - 2*time.Second // without a beat for so long, this runner no longer trusts its leases
 	softStop  = 16 * time.Second      // running jobs may finish for so long after a stop is asked
 	hardStop  = 3 * time.Second       // and get so long to give up after that
-	claimMost = 64
+	claimMost = 128
 
 	unavailablePause = 5 * time.Second // of a job whose client's database cannot be reached
 )
@@ -40,18 +41,31 @@ var errCancelled = errors.New("job: cancelled")
 // Config is what a Runner is built from.
 type Config struct {
 	Queue       store.Queue
-	Wake        <-chan struct{} // something may be ready
 	Tenants     *tenant.Registry
-	Concurrency int           // jobs at once
-	PerClient   int           // of them, of one client; 0: all
-	PerLane     int           // of those, in one slow lane; 0: half
-	Poll        time.Duration // the safety poll
-	Log         *slog.Logger
-	Now         func() time.Time
+	Concurrency int // jobs at once
+	PerClient   int // of them, of one client; 0: all
+	// Bounds gives the limits of a client's resource, from memory; nil: there are none.
+	Bounds func(tenant, resource string) store.Bounds
+	Poll   time.Duration // the safety poll
+	Log    *slog.Logger
+	Now    func() time.Time
 	// Observe is called after each execution, for metrics.
-	Observe func(typ string, state store.State, wait, run time.Duration)
+	Observe func(e Execution)
+	// Began is called before each execution, for metrics.
+	Began func(j store.Job)
+	// Trouble is called when an execution lost its lease (lease_lost), or its end was refused (fence_rejected).
+	Trouble func(what string)
 	// Changed is called after a job changed, for live views; it must not block.
 	Changed func(tenant, jobID string)
+}
+
+// Execution is one execution of a job that ended.
+type Execution struct {
+	Job   store.Job     // as it was claimed
+	State store.State   // that it left the job in
+	Code  string        // of what went wrong; "": nothing did
+	Wait  time.Duration // from due to started
+	Run   time.Duration
 }
 
 // Runner claims and runs jobs. Owner is its name in the leases, new for every process.
@@ -65,22 +79,77 @@ type Runner struct {
 	held    map[string]held // by job id
 	busy    map[string]int  // slots by lane
 	active  int             // executions under way, and jobs being made for one
+	usual   time.Duration   // what executions take, the last ones above all; 0: none ended yet
 	idle    chan struct{}   // closed when active comes to 0; nil while nobody waits for that
 	free    chan struct{}   // a slot was freed
-	failing atomic.Bool     // the last round did not reach the queue
+	wake    chan struct{}   // something may be ready
+	owed    chan struct{}   // jobs ended by themselves
+	heed    chan struct{}   // another process may have asked to cancel
+	hasty   chan struct{}   // a stop is not to wait for the running jobs
+	room    atomic.Pointer[store.Room]
+	failing atomic.Bool   // the last round did not reach the queue
+	claims  time.Duration // how long the last claim took; the round's own
+	look    time.Time     // when something may be due; so is this
+
+	endings   []*ending // outcomes that wait to be recorded
+	recording bool      // somebody does that
+
+	confined bool // a job that crashed before has just begun
+
+	stuck    int             // handlers that do not heed their contexts
+	replaced int             // slots that were given to others meanwhile
+	lost     int             // slots that were not
+	dumped   map[string]bool // types of which it was logged where one stood
+
+	beaten atomic.Pointer[time.Time] // when the last beat began that came through
 }
 
 // NewRunner makes a runner of these types.
 func NewRunner(cfg Config, types ...Type) *Runner {
-	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]Type{}, held: map[string]held{}, busy: map[string]int{}, free: make(chan struct{}, 1)}
+	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]Type{}, held: map[string]held{}, busy: map[string]int{}, free: make(chan struct{}, 1), wake: make(chan struct{}, 1), owed: make(chan struct{}, 1), heed: make(chan struct{}, 1), hasty: make(chan struct{}, 1), dumped: map[string]bool{}}
 	if r.cfg.Observe == nil {
-		r.cfg.Observe = func(string, store.State, time.Duration, time.Duration) {}
+		r.cfg.Observe = func(Execution) {}
 	}
+	if r.cfg.Began == nil {
+		r.cfg.Began = func(store.Job) {}
+	}
+	if r.cfg.Trouble == nil {
+		r.cfg.Trouble = func(string) {}
+	}
+	r.Limit(store.Room{Tenant: MostOfClient, Lane: MostInLane})
 	if r.cfg.Changed == nil {
 		r.cfg.Changed = func(string, string) {}
 	}
 	r.Know(types...)
+	cfg.Queue.Listen(store.Listener{
+		Ready: func() { nudge(r.wake) },
+		Asked: r.interrupt,
+		Owed:  func() { nudge(r.owed) },
+		Paused: func(ps ...store.Pause) {
+			for _, p := range ps {
+				attrs := []any{"scope", p.Scope, "reason", p.Reason, "detail", p.Detail}
+				if !p.Until.IsZero() { // else until its cause is removed
+					attrs = append(attrs, "until", p.Until)
+				}
+				r.cfg.Log.Warn("work rests", attrs...)
+			}
+		},
+	})
 	return r
+}
+
+// Wake has the runner look for jobs at once: another process may have made some ready.
+func (r *Runner) Wake() { nudge(r.wake) }
+
+// Heed has the runner look at once for jobs that another process wants cancelled.
+func (r *Runner) Heed() { nudge(r.heed) }
+
+// nudge tells a receiver who may be told of several things by one value.
+func nudge(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // Know adds types, before Run.
@@ -97,75 +166,72 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer stopWork(nil)
 	beating := make(chan struct{})
 	go func() { defer close(beating); r.beat(work) }()
+	telling := make(chan struct{})
+	go func() { defer close(telling); r.tellOwed(ctx) }()
 	r.unpark(ctx)
 
 	slots := make(chan struct{}, r.cfg.Concurrency)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		fresh := true
 		select {
 		case <-ctx.Done():
 			continue
-		case <-r.cfg.Wake:
+		case <-r.wake:
 		case <-r.free:
+			fresh = false
 		case <-timer.C:
 		}
-		timer.Reset(r.round(ctx, work, slots))
+		timer.Reset(r.round(ctx, work, slots, fresh))
 	}
 	r.drain(stopWork)
 	stopWork(nil)
 	<-beating
+	<-telling
 	return nil
 }
 
 // round promotes what is due, claims what slots are free for, and tells how long to wait at most before the next round.
-func (r *Runner) round(ctx, work context.Context, slots chan struct{}) time.Duration {
-	_, next, err := r.cfg.Queue.Promote(ctx)
-	if err != nil {
-		r.complain(ctx, "jobs cannot be promoted", err)
-		return time.Second
+// Where nothing has happened but that slots became free, nothing new is due before the time that was found last.
+func (r *Runner) round(ctx, work context.Context, slots chan struct{}, fresh bool) time.Duration {
+	if fresh || !time.Now().Before(r.look) {
+		_, next, err := r.cfg.Queue.Promote(ctx)
+		if err != nil {
+			r.look = time.Time{}
+			r.complain(ctx, "jobs cannot be promoted", err)
+			return time.Second
+		}
+		wait := r.cfg.Poll
+		if !next.IsZero() {
+			wait = min(wait, max(next.Sub(r.cfg.Now()), time.Millisecond))
+		}
+		r.look = time.Now().Add(wait)
 	}
-	for {
-		n := min(cap(slots)-len(slots), claimMost)
-		if n == 0 {
+	for ctx.Err() == nil {
+		free := cap(slots) - len(slots)
+		if free == 0 {
 			break
 		}
+		ahead := r.ahead(cap(slots))
+		n := min(free+ahead, claimMost)
+		asked := time.Now()
 		jobs, err := r.cfg.Queue.Claim(ctx, store.ClaimRequest{
-			Owner: r.Owner, Limit: n, Lease: Lease, Types: r.names,
-			MaxPerTenant: r.cfg.PerClient, MaxPerLane: r.cfg.PerLane, Held: r.busyWith(),
+			Owner: r.Owner, Limit: n, Slots: cap(slots) + ahead, Lease: Lease, Types: r.names,
+			MaxPerTenant: r.cfg.PerClient, Bounds: r.cfg.Bounds, Held: r.busyWith(), Quarantine: r.admits(),
 		})
 		if err != nil {
 			r.complain(ctx, "jobs cannot be claimed", err)
 			return time.Second
 		}
-		for _, j := range jobs {
-			slots <- struct{}{}
-			r.occupy(j.Lane, 1)
-			jctx := r.hold(work, j)
-			r.enter()
-			go func() {
-				defer r.leave()
-				defer func() {
-					r.occupy(j.Lane, -1)
-					<-slots
-					select {
-					case r.free <- struct{}{}:
-					default:
-					}
-				}()
-				_, _ = r.execute(jctx, j)
-			}()
-		}
+		r.claims = time.Since(asked)
+		r.begin(ctx, work, slots, jobs)
 		if len(jobs) < n {
 			break
 		}
 	}
 	r.failing.Store(false)
-	wait := r.cfg.Poll
-	if !next.IsZero() {
-		wait = min(wait, max(next.Sub(r.cfg.Now()), time.Millisecond))
-	}
-	return wait
+	return max(time.Until(r.look), time.Millisecond)
 }
 
 func (r *Runner) complain(ctx context.Context, msg string, err error) {
@@ -194,19 +260,34 @@ func (r *Runner) unpark(ctx context.Context) {
 	}
 }
 
-// declared gives a job that is to be made the attempts and the lane of its type. What is put into the queue past the
-// runner waits in the main lane.
+// declared gives a job that is to be made the attempts, the resource and the class of its type. What is put into the
+// queue past the runner has none but its own.
 func (r *Runner) declared(nj store.NewJob) store.NewJob {
+	t := r.types[nj.Type]
 	if nj.MaxAttempts == 0 {
-		nj.MaxAttempts = r.types[nj.Type].MaxAttempts
+		nj.MaxAttempts = t.MaxAttempts
 	}
-	if nj.Lane == "" {
-		nj.Lane = r.types[nj.Type].Lane
+	if nj.Resource == "" {
+		nj.Resource = t.Resource
+	}
+	if nj.Class == "" {
+		nj.Class = t.Class
 	}
 	return nj
 }
 
-// Enqueue makes jobs, each with the attempts and in the lane of its type.
+// following is declared for what a job leaves: unless it says itself how patient it is, it is at least as patient as a
+// bulk or maintenance job that caused it.
+func (r *Runner) following(j store.Job, nj store.NewJob) store.NewJob {
+	said := nj.Class != ""
+	nj = r.declared(nj)
+	if !said && j.Class.Patience() >= store.Bulk.Patience() && j.Class.Patience() > nj.Class.Patience() {
+		nj.Class = j.Class
+	}
+	return nj
+}
+
+// Enqueue makes jobs, each as its type declares it.
 func (r *Runner) Enqueue(ctx context.Context, jobs ...store.NewJob) ([]store.Enqueued, error) {
 	for i := range jobs {
 		jobs[i] = r.declared(jobs[i])
@@ -215,13 +296,22 @@ func (r *Runner) Enqueue(ctx context.Context, jobs ...store.NewJob) ([]store.Enq
 }
 
 // Do enqueues a job claimed by the caller and runs it here and now; if this process dies, a runner takes it over.
-// For a duplicate it runs nothing. The error is the queue's, or the handler's (then the job is retried by a runner).
+// For a duplicate it runs nothing. The error is the queue's, or the handler's (then the job is retried by a runner), or
+// says that the job goes on although it was waited for long enough; fault.Limited where the client has too many jobs
+// already.
 func (r *Runner) Do(ctx context.Context, nj store.NewJob) (store.Enqueued, Result, error) {
+	nj.Room = *r.room.Load()
+	made, res, err := r.DoAnyway(ctx, nj)
+	return made, res, refused(err)
+}
+
+// DoAnyway is Do for what makes a client's work less, or ends it: there is always room for it.
+func (r *Runner) DoAnyway(ctx context.Context, nj store.NewJob) (store.Enqueued, Result, error) {
 	r.enter() // before the job is there: a stop that finds nothing running gives back what is leased
-	defer r.leave()
 	nj.ClaimFor = r.Owner
 	made, err := r.cfg.Queue.Enqueue(ctx, r.declared(nj))
 	if err != nil || made[0].Duplicate {
+		r.leave()
 		if err == nil {
 			return made[0], Result{}, nil
 		}
@@ -230,22 +320,34 @@ func (r *Runner) Do(ctx context.Context, nj store.NewJob) (store.Enqueued, Resul
 	j := made[0].Job
 	// the caller may go away; what it asked for is durable and goes on
 	jctx := r.hold(context.WithoutCancel(ctx), j)
-	res, err := r.execute(jctx, j)
-	return made[0], res, err
+	var res Result
+	done := make(chan struct{})
+	go func() {
+		defer r.leave()
+		defer close(done)
+		res, err = r.execute(jctx, j, nil)
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return made[0], res, err
+	case <-timer.C:
+		return made[0], Result{}, errPending
+	}
 }
 
-// execute runs one claimed job and records its end.
-func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
+// execute runs one claimed job and records its end. Its slot is freed when its handler has ended and its end is about to
+// be recorded.
+func (r *Runner) execute(ctx context.Context, j store.Job, free func()) (Result, error) {
 	started := r.cfg.Now()
-	defer func() {
-		r.mu.Lock()
-		if h, ok := r.held[j.ID]; ok && h.token == j.Token {
-			h.cancel(nil)
-			delete(r.held, j.ID)
+	r.cfg.Began(j)
+	defer r.letGo(j)
+	log := func(level slog.Level, msg string, args ...any) {
+		if r.cfg.Log.Enabled(ctx, level) { // of most executions nobody wants to read
+			r.cfg.Log.Log(ctx, level, msg, append([]any{"client", j.Tenant, "job", j.ID, "type", j.Type}, args...)...)
 		}
-		r.mu.Unlock()
-	}()
-	log := r.cfg.Log.With("client", j.Tenant, "job", j.ID, "type", j.Type)
+	}
 	t, known := r.types[j.Type]
 	if t.MaxAttempts > 0 {
 		j.MaxAttempts = t.MaxAttempts
@@ -256,59 +358,78 @@ func (r *Runner) execute(ctx context.Context, j store.Job) (Result, error) {
 	if !known {
 		err = Park("unknown_type", nil)
 	} else {
-		res, err = r.call(ctx, t, j)
+		res, err = r.attend(during(ctx, j.ID), t, &j)
 	}
 	now := r.cfg.Now()
+	r.learn(now.Sub(started))
 	o := t.outcome(j, res, err, now)
 	switch cause := context.Cause(ctx); {
 	case err == nil:
 	case errors.Is(cause, ErrLeaseLost):
-		log.Warn("lease lost; another runner has the job", "error", err)
+		log(slog.LevelWarn, "lease lost; another runner has the job", "error", err)
+		r.cfg.Trouble("lease_lost")
 		return res, errors.Join(err, ErrLeaseLost)
+	case errors.Is(err, ErrLeaseLost): // it found so itself; if it was wrong, the job goes back, and nothing was wrong with it
+		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
 	case errors.Is(cause, errStopping) && cut(err):
 		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
 	case errors.Is(cause, errCancelled):
-		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, t.abandoned(j)
+		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, t.abandoned(j, store.Cancelled)
+		if errors.Is(err, context.Canceled) { // that it stopped when asked to is no failure
+			o.CountFailed, o.Error = false, nil
+		}
 	}
 	for i := range o.Next {
-		o.Next[i] = r.declared(o.Next[i])
+		o.Next[i] = r.following(j, o.Next[i])
 	}
-	// the outcome must be recorded even while the process stops
-	fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease)
-	defer cancel()
-	ok, ferr := r.cfg.Queue.Finish(fctx, o)
+	if s := (*stuck)(nil); errors.As(err, &s) {
+		free = nil
+	}
+	ok, ferr := r.record(o, free)
 	if ferr != nil && !passing(ferr) {
 		// The handler left what the queue never takes. Without an end the job would run for ever.
 		err = Retry(0, "outcome", ferr)
 		o = t.outcome(j, Result{}, err, now)
-		ok, ferr = r.cfg.Queue.Finish(fctx, o)
+		ok, ferr = r.record(o, nil)
 	}
 	switch {
 	case ferr != nil:
-		log.Error("a job's end cannot be recorded; it will run again when its lease ends", "error", ferr)
+		log(slog.LevelError, "a job's end cannot be recorded; it will run again when its lease ends", "error", ferr)
 		return res, errors.Join(err, ferr)
-	case !ok[0]:
-		log.Warn("a job's end was refused: it was taken over by another runner")
+	case !ok:
+		log(slog.LevelWarn, "a job's end was refused: it was taken over by another runner")
+		r.cfg.Trouble("fence_rejected")
 		return res, errors.Join(err, ErrLeaseLost)
 	}
 	if o.State == store.Parked && r.cfg.Tenants.Version(j.Tenant) != account && r.cfg.Tenants.Status(j.Tenant) == tenant.Active {
 		// the cause was removed while we found it: who released the parked jobs did not see this one
-		if _, err := r.cfg.Queue.ReleaseParked(fctx, j.Tenant); err != nil {
-			log.Error("a held job cannot be released", "error", err)
+		var err error
+		if o.Pause != nil {
+			_, err = r.cfg.Queue.Resume(context.WithoutCancel(ctx), o.Pause.Scope, o.Pause.Reason)
+		}
+		if _, rerr := r.cfg.Queue.ReleaseParked(context.WithoutCancel(ctx), j.Tenant); err == nil {
+			err = rerr
+		}
+		if err != nil {
+			log(slog.LevelError, "a held job cannot be released", "error", err)
 		}
 	}
 	level := slog.LevelDebug
 	if o.State == store.Dead {
 		level = slog.LevelError
-	} else if err != nil && !snoozed(err) {
+	} else if err != nil && !snoozed(err) && o.State != store.Cancelled {
 		level = slog.LevelWarn
 	}
 	if err != nil {
-		log.Log(ctx, level, "job "+string(o.State), "attempt", j.Attempt+1, "error", err)
+		log(level, "job "+string(o.State), "attempt", j.Attempt+1, "error", err)
 	} else {
-		log.Log(ctx, level, "job "+string(o.State), "ms", now.Sub(started).Milliseconds())
+		log(level, "job "+string(o.State), "ms", now.Sub(started).Milliseconds())
 	}
-	r.cfg.Observe(j.Type, o.State, started.Sub(j.RunAt), now.Sub(started))
+	e := Execution{Job: j, State: o.State, Wait: started.Sub(j.RunAt), Run: now.Sub(started)}
+	if o.Error != nil {
+		e.Code = o.Error.Code
+	}
+	r.cfg.Observe(e)
 	r.cfg.Changed(j.Tenant, j.ID)
 	return res, err
 }
@@ -318,7 +439,7 @@ func passing(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrClosed) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// call gives the handler its tenant and its time, and turns a panic into an error.
+// call gives the handler its tenant, and turns a panic into an error.
 func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -326,8 +447,6 @@ func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err
 			err = Retry(0, "panic", fmt.Errorf("panic: %v", p))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
-	defer cancel()
 	if t.System {
 		return t.Handle(ctx, nil, j)
 	}
@@ -335,6 +454,8 @@ func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err
 	case tenant.Active:
 	case tenant.Suspended:
 		return res, Park("client_suspended", nil)
+	case tenant.Moving:
+		return res, PauseLane(j.Tenant, store.Moving, movingPause, 0, "client_moving", nil)
 	default:
 		return res, Park("client_gone", nil)
 	}
@@ -343,7 +464,8 @@ func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err
 		if fault.Of(err) == fault.NotFound {
 			return res, Park("client_gone", err)
 		}
-		return res, Snooze(unavailablePause, "client_unavailable", err)
+		// all of its work rests: each job would but find the same
+		return res, PauseLane(j.Tenant, store.RateLimited, unavailablePause, 0, "client_unavailable", err)
 	}
 	defer release()
 	return t.Handle(ctx, tn, j)
@@ -354,15 +476,16 @@ func (r *Runner) Healthy() error {
 	if r.failing.Load() {
 		return errors.New("jobs cannot be claimed")
 	}
-	return nil
+	return r.lostSlots()
 }
+
+// Hurry lets a stop, the one under way or the next, ask the running jobs to end at once instead of waiting for them first.
+func (r *Runner) Hurry() { nudge(r.hasty) }
 
 // drain waits for the running jobs: softly, then with their contexts cancelled, then gives back what is left.
 func (r *Runner) drain(stopWork context.CancelCauseFunc) {
 	idle := r.whenIdle()
-	select {
-	case <-idle:
-	case <-time.After(softStop):
+	hard := func() {
 		stopWork(errStopping)
 		r.cancelAll(errStopping)
 		select {
@@ -370,6 +493,13 @@ func (r *Runner) drain(stopWork context.CancelCauseFunc) {
 		case <-time.After(hardStop):
 			r.cfg.Log.Warn("jobs do not stop; they are given back and may run elsewhere", "jobs", r.Running())
 		}
+	}
+	select {
+	case <-idle:
+	case <-r.hasty:
+		hard()
+	case <-time.After(softStop):
+		hard()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), hardStop)
 	defer cancel()

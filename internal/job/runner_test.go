@@ -43,7 +43,7 @@ func TestWake(t *testing.T) {
 // Without a wake, the poll finds what is ready.
 func TestPoll(t *testing.T) {
 	bubble(t, func(y *yard) {
-		y.start(job.Config{Wake: make(chan struct{}), Poll: 5 * time.Second}, job.Type{Name: "a", Handle: fine})
+		y.start(job.Config{Queue: elsewhere{y.queue}, Poll: 5 * time.Second}, job.Type{Name: "a", Handle: fine})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		y.until(y.add("a"), store.Succeeded, 5*time.Second)
@@ -295,8 +295,12 @@ func TestDatabaseOfClientAway(t *testing.T) {
 		y.noDB.Store(&away)
 		y.start(job.Config{}, job.Type{Name: "a", Handle: fine})
 		id := y.add("a")
-		if j := y.until(id, store.Scheduled, 0); j.Attempt != 0 || !slices.Equal(codes(j), []string{"client_unavailable"}) || !j.RunAt.Equal(time.Now().Add(5*time.Second)) {
-			t.Errorf("attempt %d, errors %v, again in %v", j.Attempt, codes(j), time.Until(j.RunAt))
+		if j := y.until(id, store.Ready, 0); j.Attempt != 0 || !slices.Equal(codes(j), []string{"client_unavailable"}) {
+			t.Errorf("attempt %d, errors %v", j.Attempt, codes(j))
+		}
+		p, err := y.queue.Paused(context.Background(), "ACME/internal/normal") // all that is the client's rests
+		if err != nil || p == nil || p.Scope != "ACME" || !p.Until.Equal(time.Now().Add(5*time.Second)) {
+			t.Errorf("rests: %+v, %v", p, err)
 		}
 		time.Sleep(5 * time.Minute) // for more starts than it has attempts
 		y.noDB.Store(nil)
@@ -326,8 +330,13 @@ func TestSlowLaneLeavesSlots(t *testing.T) {
 	bubble(t, func(y *yard) {
 		let := make(chan struct{})
 		var running atomic.Int32
-		w := y.start(job.Config{Concurrency: 16, PerClient: 8, PerLane: 3},
-			job.Type{Name: "slow", Lane: "hook", Timeout: time.Hour, Handle: func(context.Context, *tenant.Tenant, store.Job) (job.Result, error) {
+		w := y.start(job.Config{Concurrency: 16, PerClient: 8, Bounds: func(_, resource string) store.Bounds {
+			if resource == store.Internal {
+				return store.Bounds{}
+			}
+			return store.Bounds{Running: 3, Slow: true}
+		}},
+			job.Type{Name: "slow", Resource: "hook", Timeout: time.Hour, Handle: func(context.Context, *tenant.Tenant, store.Job) (job.Result, error) {
 				running.Add(1)
 				defer running.Add(-1)
 				<-let
@@ -350,7 +359,7 @@ func TestSlowLaneLeavesSlots(t *testing.T) {
 		}
 		y.until(y.add("a"), store.Succeeded, 0)
 		old := y.add("slow") // past the runner, as before there were slow lanes
-		if j := y.until(old, store.Running, 0); j.Lane != "ACME" {
+		if j := y.until(old, store.Running, 0); j.Lane != "ACME/internal/interactive" {
 			t.Errorf("it runs in lane %q", j.Lane)
 		}
 		close(let)
@@ -358,7 +367,7 @@ func TestSlowLaneLeavesSlots(t *testing.T) {
 		all, err := y.queue.Jobs(y.Context(), store.JobFilter{Tenant: "ACME", Types: []string{"slow"}, Limit: 100})
 		y.must(err)
 		for _, j := range all {
-			if y.until(j.ID, store.Succeeded, time.Minute); j.ID != old && j.Lane != "ACME/hook" {
+			if y.until(j.ID, store.Succeeded, time.Minute); j.ID != old && j.Lane != "ACME/hook/normal" {
 				t.Errorf("it ran in lane %q", j.Lane)
 			}
 		}
@@ -437,7 +446,7 @@ func TestTwoRunners(t *testing.T) {
 			return job.Result{}, nil
 		}}
 		for range 2 {
-			y.start(job.Config{Concurrency: 16, Wake: make(chan struct{}), Poll: 10 * time.Millisecond}, typ)
+			y.start(job.Config{Concurrency: 16}, typ)
 		}
 		for range jobs / 100 {
 			y.must(enqueue(y, slices.Repeat([]store.NewJob{job.New("ACME", "a", nil)}, 100)))
@@ -516,10 +525,10 @@ func TestObserved(t *testing.T) {
 		var changed []string
 		var mu sync.Mutex
 		y.start(job.Config{
-			Observe: func(typ string, state store.State, wait, run time.Duration) {
+			Observe: func(e job.Execution) {
 				mu.Lock()
 				defer mu.Unlock()
-				all = append(all, seen{typ, state, wait, run})
+				all = append(all, seen{e.Job.Type, e.State, e.Wait, e.Run})
 			},
 			Changed: func(tn, id string) {
 				mu.Lock()

@@ -136,10 +136,40 @@ func TestStopKeepsLeases(t *testing.T) {
 		}})
 		id := y.add("a")
 		synctest.Wait()
-		other := y.start(job.Config{Wake: make(chan struct{}), Poll: 100 * time.Millisecond}, job.Type{Name: "a", Handle: fine})
+		other := y.start(job.Config{Queue: elsewhere{y.queue}, Poll: 100 * time.Millisecond}, job.Type{Name: "a", Handle: fine})
 		w.stop()
 		if j := y.job(id); j.State != store.Succeeded || j.Starts != 1 || other.Running() != 0 {
 			t.Errorf("%s, %d starts", j.State, j.Starts)
 		}
 	})
+}
+
+// A stop in a hurry asks the running jobs to end at once, whether it is under way or yet to come.
+func TestStopInHurry(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		bubble(t, func(y *yard) {
+			heeds, _ := waits("heeds", time.Hour)
+			w := y.start(job.Config{Concurrency: 2}, heeds)
+			id := y.add("heeds")
+			synctest.Wait()
+			if first {
+				w.Hurry()
+			}
+			w.halt()
+			time.Sleep(time.Second)
+			if !first {
+				w.Hurry()
+			}
+			synctest.Wait()
+			select {
+			case <-w.stopped:
+			default:
+				t.Error("it waits for its job")
+			}
+			if j := y.settle(id); j.State != store.Ready || j.Attempt != 0 || len(j.Errors) != 0 {
+				t.Errorf("%s after %d attempts, %v", j.State, j.Attempt, j.Errors)
+			}
+			<-w.stopped
+		})
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ecodrix/ecod/internal/smtp"
+	"github.com/ecodrix/ecod/internal/store"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
@@ -65,27 +66,31 @@ func Loopback(s *tenant.SMTP) bool {
 
 // Hand hands one mail over and tells what became of it. Whoever calls has written down before that it may go out.
 func (o *Office) Hand(ctx context.Context, tn *tenant.Tenant, acc smtp.Account, msg smtp.Message) Answer {
+	w, began := o.window(tn), o.Now()
 	err := o.SMTP.Send(ctx, acc, msg)
 	a := answer(err)
-	w := o.window(tn)
-	w.learn(a, o.Now())
-	o.note(ctx, tn, w, a)
+	o.learn(ctx, tn, a)
+	o.note(ctx, tn, w, a, began)
 	return a
 }
 
 // notedFor is how long a server that works need not be noted again.
 const notedFor = time.Hour
 
-// note records for people whether the client's account works. Nothing depends on it.
-func (o *Office) note(ctx context.Context, tn *tenant.Tenant, w *window, a Answer) {
-	now := o.Now()
+// note records for people whether the client's account works. Nothing depends on it. A mail that was under way when another
+// found the account refused, or that went out while the rest wait for it to be mended, does not prove that it was.
+func (o *Office) note(ctx context.Context, tn *tenant.Tenant, w *window, a Answer, began time.Time) {
+	now, refused := o.Now(), false
+	if a.Fate == Taken {
+		_, refused = o.Rest(ctx, tn)
+	}
 	w.mu.Lock()
-	due := a.Fate == Taken && now.Sub(w.noted) >= notedFor
+	due := a.Fate == Taken && !refused && began.After(w.refused) && now.Sub(w.noted) >= notedFor
 	switch {
 	case due:
 		w.noted = now
 	case a.Fate == Broken:
-		w.noted = time.Time{}
+		w.noted, w.refused = time.Time{}, now
 	}
 	w.mu.Unlock()
 	nctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
@@ -149,16 +154,16 @@ func codeOf(e *smtp.Error) string {
 // that hangs holds up few workers and nobody else's mail.
 const maxHands = 4
 
-// window is what this process knows of a client's way out: its pace, and whether the server rests.
+// window is what this process knows of a client's way out: its pace, and how many are on it.
 type window struct {
 	hands chan struct{}
 
-	mu       sync.Mutex
-	limit    *rate.Limiter
-	trouble  int // answers in a row that were the server's or the account's trouble
-	restTill time.Time
-	noted    time.Time // when it was recorded last that the account works
-	account  time.Time // when the account was set that this was learnt of
+	mu      sync.Mutex
+	limit   *rate.Limiter
+	until   time.Time // no place that all processes share before
+	noted   time.Time // when it was recorded last that the account works
+	refused time.Time // when the account was refused last
+	account time.Time // when the account was set that this was learnt of
 }
 
 func (o *Office) window(tn *tenant.Tenant) *window {
@@ -175,45 +180,86 @@ func (o *Office) window(tn *tenant.Tenant) *window {
 	if s := tn.Account().SMTP; s != nil {
 		w.mu.Lock()
 		if !w.account.Equal(s.UpdatedAt) { // another server, or a mended one
-			w.account, w.trouble, w.restTill, w.noted = s.UpdatedAt, 0, time.Time{}, time.Time{}
+			w.account, w.noted, w.refused = s.UpdatedAt, time.Time{}, time.Time{}
 		}
 		w.mu.Unlock()
 	}
 	return w
 }
 
-// maxRest bounds the pause after shared trouble that advises none.
-const maxRest = 5 * time.Minute
+// Resource is what mail needs.
+const Resource = "mail"
 
-func (w *window) learn(a Answer, now time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !a.Shared {
-		w.trouble = 0
+// How long a server that asks for patience rests at first, and at most when it goes on; and until it is looked again at one
+// that refuses the account.
+const (
+	firstRest = time.Second
+	maxRest   = 5 * time.Minute
+)
+
+// learn lets all of the client's mail rest where an answer says that the others would fare alike.
+func (o *Office) learn(ctx context.Context, tn *tenant.Tenant, a Answer) {
+	if a.Fate != Later || !a.Shared {
 		return
 	}
-	rest := a.Wait
-	if rest == 0 {
-		rest = min(time.Second<<min(w.trouble, 10), maxRest)
-	}
-	w.trouble++
-	if till := now.Add(rest); till.After(w.restTill) {
-		w.restTill = till
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	first := max(a.Wait, firstRest)
+	_, err := o.Queue.Pause(rctx, store.PauseRequest{Scope: tn.Code + "/" + Resource, Reason: store.RateLimited, For: first, Most: max(first, maxRest), Detail: "smtp.unavailable"})
+	if err != nil {
+		o.Log.Warn("a mail server that asks for patience gets none", "client", tn.Code, "error", err)
 	}
 }
 
-// Rest tells how long the client's mail has to wait because its server or account asked for it; 0: not at all.
-func (o *Office) Rest(tn *tenant.Tenant) time.Duration {
-	w := o.window(tn)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return max(0, w.restTill.Sub(o.Now()))
+// Rest tells how long the client's mail has to wait because its server or account asked for it; 0: not at all. refused: the
+// account is, and nobody knows how long.
+func (o *Office) Rest(ctx context.Context, tn *tenant.Tenant) (rest time.Duration, refused bool) {
+	p, err := o.Queue.Paused(ctx, store.LaneName(tn.Code, Resource, store.Normal))
+	switch {
+	case err != nil || p == nil: // the queue is asked again before the next claim
+		return 0, false
+	case p.Until.IsZero():
+		return maxRest, p.Reason == store.Credential
+	}
+	return max(0, time.Until(p.Until)), false
 }
 
-// Pace takes the client's next place in time and tells how long it is until then: places are evenly apart, by the rate
-// of its account. cancel gives the place back.
-func (o *Office) Pace(tn *tenant.Tenant) (wait time.Duration, cancel func()) {
+// Place is a place in time: how long it is until then, and whether it is kept; else whoever wants it asks again then.
+type Place struct {
+	Wait time.Duration
+	Kept bool
+	Back func() // gives it back
+}
+
+// Shared takes a place of those that all processes share, as Queue.Take has it. It asks in no hurry: what was refused is
+// refused until it may be had, without asking. until is the caller's memory of that, guarded by its own lock.
+func Shared(ctx context.Context, q store.Queue, key string, perSecond float64, now time.Time, until *time.Time) (Place, error) {
+	free := Place{Kept: true, Back: func() {}}
+	if perSecond <= 0 {
+		return free, nil
+	}
+	if wait := until.Sub(now); wait > 0 {
+		return Place{Wait: wait, Back: func() {}}, nil
+	}
+	n, wait, err := q.Take(ctx, key, store.Rate{Every: time.Duration(float64(time.Second) / perSecond), Burst: 1}, 1)
+	if err != nil || n == 1 {
+		return free, err
+	}
+	*until = now.Add(max(wait, time.Millisecond))
+	return Place{Wait: max(wait, time.Millisecond), Back: func() {}}, nil
+}
+
+// paceKey is what the places of a client's mail are taken from.
+func paceKey(code string) string { return code + "/" + Resource + ":pace" }
+
+// Pace takes the client's next place in time: places are evenly apart, by the rate of its account.
+func (o *Office) Pace(ctx context.Context, tn *tenant.Tenant) (Place, error) {
 	w := o.window(tn)
+	if s := tn.Account().SMTP; o.Shared && s != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return Shared(ctx, o.Queue, paceKey(tn.Code), s.RatePerSecond, o.Now(), &w.until)
+	}
 	want := rate.Inf
 	if s := tn.Account().SMTP; s != nil && s.RatePerSecond > 0 {
 		want = rate.Limit(s.RatePerSecond)
@@ -225,7 +271,7 @@ func (o *Office) Pace(tn *tenant.Tenant) (wait time.Duration, cancel func()) {
 		w.limit.SetLimitAt(now, want)
 	}
 	r := w.limit.ReserveN(now, 1)
-	return r.DelayFrom(now), func() { r.CancelAt(now) }
+	return Place{r.DelayFrom(now), true, func() { r.CancelAt(now) }}, nil
 }
 
 // Grab takes one of the client's hands, waiting for one as long as ctx lasts; false if none was free.

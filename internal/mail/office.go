@@ -20,12 +20,17 @@ const SendJob = "email.send"
 
 // Office is the work on single e-mails, for every client; the tenant says whose.
 type Office struct {
-	Book *crm.Book
-	SMTP *smtp.Client
-	Now  func() time.Time
-	Log  *slog.Logger
+	Book  *crm.Book
+	SMTP  *smtp.Client
+	Queue store.Queue // where the clients' mail rests
+	// Shared tells that other processes send the same clients' mail: their pace is all processes' together.
+	Shared bool
+	Now    func() time.Time
+	Log    *slog.Logger
 	// Settled gives the jobs that follow when a letter with an origin was sent, refused, or lost its answer.
 	Settled func(tn *tenant.Tenant, l *Letter) []store.NewJob
+	// Doubt hears that a letter's answer was lost (how ""), and that it is sent once more: resent. nil: nobody.
+	Doubt func(how string)
 	// MayBegin is asked right before a run's letter goes out; a *Refusal keeps it back.
 	MayBegin func(ctx context.Context, tn *tenant.Tenant, runID, step string) error
 

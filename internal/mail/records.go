@@ -45,12 +45,19 @@ const (
 // Send is how far sending got.
 type Send struct {
 	State  string    `json:"state"`
-	Token  int64     `json:"token,omitempty"` // fence of the job that put it in flight
+	Job    string    `json:"job,omitempty"`   // that put it in flight,
+	Token  int64     `json:"token,omitempty"` // and the fence of its execution: no other may say how the call ended
 	At     time.Time `json:"at,omitzero"`     // when it was put in flight
 	Tries  int       `json:"tries,omitempty"` // how often it was refused for now
 	Resend bool      `json:"resend,omitempty"`
 	Resent bool      `json:"resent,omitempty"`
 }
+
+// by tells whether it was this execution that put the letter in flight last.
+func (s *Send) by(j store.Job) bool { return s.Job == j.ID && s.Token == j.Token }
+
+// past tells whether a later execution of the same job put the letter in flight: this one has lost its lease.
+func (s *Send) past(j store.Job) bool { return s.Job == j.ID && s.Token > j.Token }
 
 // Origin is what asked for a letter.
 type Origin struct {

@@ -3,6 +3,7 @@ package mail
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/crm"
@@ -47,9 +48,9 @@ func (o *Office) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 	case Accepted, Unconfirmed:
 		return o.done(tn, l), nil
 	case Rejected:
-		return job.Result{}, job.Dead(l.failure(), errors.New("the letter was refused"), o.settled(tn, l)...)
+		return job.Result{}, refused(l.failure(), errors.New("the letter was refused"), o.settled(tn, l)...)
 	case InFlight:
-		if l.Send.Token > j.Token {
+		if l.Send.past(j) {
 			return job.Result{}, job.ErrLeaseLost
 		}
 		return o.unanswered(ctx, tn, j, l, errors.New("the process ended during the call"))
@@ -63,7 +64,7 @@ func (o *Office) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 	if err != nil {
 		return job.Result{}, job.Park("smtp.credential", err)
 	}
-	release, err := o.turn(ctx, tn)
+	release, err := o.turn(ctx, tn, j)
 	if err != nil {
 		return job.Result{}, err
 	}
@@ -73,7 +74,7 @@ func (o *Office) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 			return nil, nil
 		}
 		now := o.Now().UTC()
-		l.Send.State, l.Send.Token, l.Send.At, l.StatusAt[InFlight] = InFlight, j.Token, now, now
+		l.Send.State, l.Send.Job, l.Send.Token, l.Send.At, l.StatusAt[InFlight] = InFlight, j.ID, j.Token, now, now
 		return []store.Write{Letters.Update(l)}, nil
 	})
 	switch {
@@ -83,25 +84,43 @@ func (o *Office) HandleSend(ctx context.Context, tn *tenant.Tenant, j store.Job)
 		return o.done(tn, l), nil
 	}
 	l.Version++
-	a := o.Hand(ctx, tn, acc, smtp.Message{ID: l.ID, To: l.To, ToName: l.ToName, Subject: l.Subject, Text: l.Text, HTML: l.HTML, ListUnsubscribe: l.Unsubscribe})
+	if err := job.Leased(ctx); err != nil { // no call was made, and another execution may be about to find that out
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		defer cancel()
+		return o.putBack(rctx, tn, j, l, 0, err)
+	}
+	hctx, handed := job.Calling(ctx)
+	defer handed()
+	a := o.Hand(hctx, tn, acc, smtp.Message{ID: l.ID, To: l.To, ToName: l.ToName, Subject: l.Subject, Text: l.Text, HTML: l.HTML, ListUnsubscribe: l.Unsubscribe})
 	return o.record(ctx, tn, j, l, a)
 }
 
 // turn waits for the client's pace and for one of its hands, and puts the job off where that would take long.
-func (o *Office) turn(ctx context.Context, tn *tenant.Tenant) (release func(), err error) {
-	if rest := o.Rest(tn); rest > 0 {
+func (o *Office) turn(ctx context.Context, tn *tenant.Tenant, j store.Job) (release func(), err error) {
+	if rest, _ := o.Rest(ctx, tn); rest > 0 {
+		if slices.Contains(store.Scopes(j.Lane), tn.Code+"/"+Resource) {
+			return nil, job.Return("smtp.resting")
+		}
 		return nil, job.Snooze(rest, "smtp.resting", nil)
 	}
-	wait, cancel := o.Pace(tn)
-	if wait > paceInPlace {
-		cancel()
-		return nil, job.Snooze(wait, "smtp.pace", nil)
-	}
-	if wait > 0 {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+	for began := o.Now(); ; {
+		p, err := o.Pace(ctx, tn)
+		if err != nil {
+			return nil, err
+		}
+		if p.Wait > paceInPlace || !p.Kept && o.Now().Add(p.Wait).Sub(began) > paceInPlace {
+			p.Back()
+			return nil, job.Snooze(p.Wait, "smtp.pace", nil)
+		}
+		if p.Wait > 0 {
+			select {
+			case <-time.After(p.Wait):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		if p.Kept {
+			break
 		}
 	}
 	hctx, stop := context.WithTimeout(ctx, handWait)
@@ -178,15 +197,23 @@ func (o *Office) record(ctx context.Context, tn *tenant.Tenant, j store.Job, l *
 		return o.unanswered(rctx, tn, j, l, a.Err)
 	case a.Fate == Broken:
 		// not this letter's fault: it waits until the account is mended
-		return o.putBack(rctx, tn, j, l, 0, job.Park("smtp.credential", a.Err))
+		return o.putBack(rctx, tn, j, l, 0, job.ParkLane(tn.Code+"/"+Resource, "smtp.credential", a.Err))
 	case a.Fate == Later && a.Shared && !late:
-		return o.putBack(rctx, tn, j, l, 0, job.Snooze(max(a.Wait, o.Rest(tn), time.Second), "smtp.unavailable", a.Err))
+		return o.putBack(rctx, tn, j, l, 0, o.put(j, tn, max(a.Wait, firstRest), a.Err))
 	case a.Fate == Later && !late:
 		if wait, ok := After(l.Send.Tries, o.Now().Sub(l.CreatedAt)); ok {
 			return o.putBack(rctx, tn, j, l, 1, job.Snooze(wait, a.Code, a.Err))
 		}
 	}
 	return o.refuse(rctx, tn, j, l, &Error{a.Code, a.Title}, a.Bounce == smtp.BounceHard, a.Err)
+}
+
+// put is what becomes of a job whose server rests: it waits with the others, and shows why.
+func (o *Office) put(j store.Job, tn *tenant.Tenant, rest time.Duration, cause error) error {
+	if scope := tn.Code + "/" + Resource; slices.Contains(store.Scopes(j.Lane), scope) {
+		return job.PauseLane(scope, store.RateLimited, rest, max(rest, maxRest), "smtp.unavailable", cause)
+	}
+	return job.Snooze(rest, "smtp.unavailable", cause)
 }
 
 // edit changes the letter that this execution works on, looking again as often as others come between. change gives the
@@ -202,7 +229,7 @@ func (o *Office) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Le
 			l = again
 		}
 		first = false
-		if j.Type == SendJob && l.Send.Token > j.Token {
+		if l.Send.past(j) {
 			return job.ErrLeaseLost // another execution has taken over: it knows better
 		}
 		writes, err := change(l)
@@ -214,8 +241,14 @@ func (o *Office) edit(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Le
 	return l, err
 }
 
+// accept records that the server has the letter. It stands also where another execution, which could not know it, has called
+// it unconfirmed meanwhile, or wants to send it once more: it is what really happened. Of all that a call can end with, this
+// alone is recorded late.
 func (o *Office) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Letter) (job.Result, error) {
 	l, err := o.edit(ctx, tn, j, l, func(l *Letter) ([]store.Write, error) {
+		if !l.Send.by(j) || l.Send.State == Rejected {
+			return nil, job.ErrLeaseLost
+		}
 		l.Send.State, l.StatusAt[Accepted] = Accepted, o.Now().UTC()
 		return []store.Write{Letters.Update(l)}, nil
 	})
@@ -229,18 +262,26 @@ func (o *Office) accept(ctx context.Context, tn *tenant.Tenant, j store.Job, l *
 // second try that was asked for: most receivers know a mail they have by its Message-ID.
 func (o *Office) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Letter, cause error) (job.Result, error) {
 	o.Log.Warn("a mail's answer was lost", "client", tn.Code, "job", j.ID, "letter", l.ID, "error", cause)
+	call, lost := l.Send, false
 	l, err := o.edit(ctx, tn, j, l, func(l *Letter) ([]store.Write, error) {
-		if l.Send.State != InFlight {
+		lost = false
+		if l.Send.State != InFlight || l.Send.Job != call.Job || l.Send.Token != call.Token {
 			return nil, nil
 		}
 		l.Send.State, l.StatusAt[Unconfirmed] = Unconfirmed, o.Now().UTC()
 		if l.Send.Resend && !l.Send.Resent {
 			l.Send.State, l.Send.Resent = Planned, true
 		}
+		lost = true
 		return []store.Write{Letters.Update(l)}, nil
 	})
 	if err != nil {
 		return job.Result{}, err
+	}
+	if lost && o.Doubt != nil {
+		if o.Doubt(""); l.Send.State == Planned {
+			o.Doubt("resent")
+		}
 	}
 	if l.Send.State == Planned {
 		return job.Result{}, job.Snooze(resendAfter, "unconfirmed", cause)
@@ -251,7 +292,10 @@ func (o *Office) unanswered(ctx context.Context, tn *tenant.Tenant, j store.Job,
 // putBack records that a call had no effect: the letter is as before it.
 func (o *Office) putBack(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Letter, tries int, verdict error) (job.Result, error) {
 	_, err := o.edit(ctx, tn, j, l, func(l *Letter) ([]store.Write, error) {
-		if l.Send.State != InFlight {
+		switch {
+		case !l.Send.by(j):
+			return nil, job.ErrLeaseLost
+		case l.Send.State != InFlight:
 			return nil, nil
 		}
 		l.Send.State = Planned
@@ -270,11 +314,26 @@ func (o *Office) Bounced(ctx context.Context, tn *tenant.Tenant, address, ref st
 	return writes, err
 }
 
+// unwanted are the codes of letters that nobody wants any more, because what they were for is over.
+var unwanted = []string{"run_over", "too_late", "cancelled", "contact_gone"}
+
+// refused ends the job of a letter that was refused: it is cancelled where nobody wants the letter any more, else dead.
+func refused(code string, cause error, next ...store.NewJob) error {
+	if slices.Contains(unwanted, code) {
+		return job.Cancel(code, cause, next...)
+	}
+	return job.Dead(code, cause, next...)
+}
+
 // refuse ends a letter that will never be sent. dead: nobody is at its address.
 func (o *Office) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, l *Letter, e *Error, dead bool, cause error) (job.Result, error) {
+	from := l.Send.State
 	l, err := o.edit(ctx, tn, j, l, func(l *Letter) ([]store.Write, error) {
-		if l.Send.State == Accepted {
-			return nil, nil
+		switch {
+		case from == InFlight && !l.Send.by(j):
+			return nil, job.ErrLeaseLost
+		case l.Send.State != from:
+			return nil, nil // it has gone, or another execution has said how it stands
 		}
 		var writes []store.Write
 		var err error
@@ -286,8 +345,11 @@ func (o *Office) refuse(ctx context.Context, tn *tenant.Tenant, j store.Job, l *
 		l.Send.State, l.Error, l.StatusAt[Rejected] = Rejected, e, o.Now().UTC()
 		return append(writes, Letters.Update(l)), nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return job.Result{}, err
+	case l.Send.State != Rejected:
+		return o.done(tn, l), nil
 	}
-	return job.Result{}, job.Dead(e.Code, cause, o.settled(tn, l)...)
+	return job.Result{}, refused(e.Code, cause, o.settled(tn, l)...)
 }

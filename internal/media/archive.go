@@ -32,6 +32,7 @@ type Config struct {
 	// Bucket opens a client's own bucket. It calls nothing yet.
 	Bucket func(url, accessKeyID string, secretAccessKey secret.Text) (Shelf, error)
 	Spool  string // folder for files on their way in, of this process alone
+	Shared bool   // other processes put files onto the shelves, and remove them
 	Fetch  int    // files fetched at once; 0: 4
 	Now    func() time.Time
 	Log    *slog.Logger
@@ -105,6 +106,9 @@ func (a *Archive) shelf(tn *tenant.Tenant) (Shelf, error) {
 	a.buckets[tn.Code] = bucketOf{*set, s}
 	return s, nil
 }
+
+// First is the operator's shelf for what is new.
+func (a *Archive) First() Shelf { return a.cfg.Shelves[0] }
 
 // at finds the shelf that a file stands on.
 func (a *Archive) at(tn *tenant.Tenant, place string) (Shelf, error) {
@@ -192,6 +196,9 @@ func (a *Archive) keep(ctx context.Context, tn *tenant.Tenant, f *File, s *Spool
 	if err := a.record(ctx, tn, f); err != nil {
 		return err
 	}
+	if err := a.cleared(ctx, tn, f); err != nil {
+		return err
+	}
 	if len(thumb) > 0 {
 		if err := shelf.Put(ctx, thumbKey(tn.Code, f.SHA256), readerOf(thumb), int64(len(thumb)), f.Thumbnail); err != nil {
 			return err
@@ -207,6 +214,30 @@ func (a *Archive) record(ctx context.Context, tn *tenant.Tenant, f *File) error 
 		return err
 	}
 	f.Version++
+	return nil
+}
+
+// How long a file waits for the removal of another with its content, and how often it looks.
+const clearWait, clearLook = 10 * time.Second, 50 * time.Millisecond
+
+// cleared waits until no other process removes a blob of f's name; in this one, the lock does. Who removes one says so in its
+// record, and then looks whether others lead to the blob; f's record says so, and then f looks here: one of the two sees the
+// other. A removal that a crash cut is not under way, and finds f when it goes on: the wait ends.
+func (a *Archive) cleared(ctx context.Context, tn *tenant.Tenant, f *File) error {
+	for began := time.Now(); a.cfg.Shared && time.Since(began) < clearWait; {
+		others, err := Files.Find(ctx, tn.DB, store.Query{Where: []store.Term{store.Where("blob", store.Eq, f.SHA256)}, Limit: 20})
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(others, func(o *File) bool { return o.ID != f.ID && o.Place == f.Place && o.going() }) {
+			return nil
+		}
+		select {
+		case <-time.After(clearLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return nil
 }
 
@@ -233,7 +264,12 @@ func (a *Archive) share(ctx context.Context, tn *tenant.Tenant, f *File, place, 
 				return false, err
 			}
 			f.Version++
-			return true, nil
+			// removed between the two, by another process that may not have seen f: then f brings its own bytes
+			again, err := Files.Get(ctx, tn.DB, d.ID)
+			if errors.Is(err, store.ErrNotFound) {
+				return false, nil
+			}
+			return err == nil && again.Status == Stored, err
 		}()
 		if shared || err != nil {
 			return shared, err

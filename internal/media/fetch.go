@@ -90,6 +90,9 @@ func (a *Archive) HandleFetch(ctx context.Context, tn *tenant.Tenant, j store.Jo
 			f.StoredAt = a.cfg.Now().UTC()
 		}
 	})
+	if errors.Is(err, store.ErrConflict) {
+		err = job.Snooze(time.Second, "media.contention", err)
+	}
 	return job.Result{Result: map[string]string{"mediaId": f.ID}}, err
 }
 
@@ -203,13 +206,26 @@ func (a *Archive) verdict(ctx context.Context, tn *tenant.Tenant, j store.Job, m
 	return job.Dead(r.code, err)
 }
 
-// fail ends a fetch that will bring nothing.
+// fail ends a fetch that will bring nothing. Its blob goes only once the record says so, as it was read: an execution that
+// lost its lease takes nothing off the shelf that another has put there, nor may the other say that it has it still.
 func (a *Archive) fail(ctx context.Context, tn *tenant.Tenant, m *chat.Message, f *File, code string) error {
-	if err := a.drop(ctx, tn, f); err != nil {
-		return err
+	if f.SHA256 != "" {
+		if f.Status != Failed {
+			f.Status, f.Error = Failed, code
+			if err := tn.DB.Commit(ctx, Files.Update(f)); err != nil {
+				return err
+			}
+			f.Version++
+		}
+		if err := a.drop(ctx, tn, f); err != nil {
+			return err
+		}
 	}
 	return a.tell(ctx, tn, f, func(m *chat.Message) bool {
-		again := m.Media.Status == Failed && f.Status == Failed && f.Error == code
+		if m.Media.Status == Stored { // by another execution meanwhile
+			return false
+		}
+		again := m.Media.Status == Failed && f.Status == Failed && f.Error == code && f.SHA256 == ""
 		m.Media.ID, m.Media.Status = f.ID, Failed
 		return !again
 	}, func(f *File) {
@@ -264,6 +280,7 @@ func pause(j store.Job) time.Duration {
 }
 
 // tell ends a fetch in one commit: the file, the news of it, and last the message, which decides that it is over.
+// store.ErrConflict: another execution changed the file meanwhile, and what this one knows of it is not true any more.
 func (a *Archive) tell(ctx context.Context, tn *tenant.Tenant, f *File, show func(*chat.Message) bool, end func(*File)) error {
 	for range 20 {
 		m, err := chat.Messages.Get(ctx, tn.DB, f.MessageID)
@@ -285,9 +302,11 @@ func (a *Archive) tell(ctx context.Context, tn *tenant.Tenant, f *File, show fun
 		}
 		again, err := Files.Get(ctx, tn.DB, f.ID)
 		switch {
-		case err == nil:
-			f.Version = again.Version
-		case !errors.Is(err, store.ErrNotFound):
+		case errors.Is(err, store.ErrNotFound) && f.Version == 0:
+		case err == nil && again.Version == f.Version:
+		case err == nil || errors.Is(err, store.ErrNotFound):
+			return store.ErrConflict
+		default:
 			return err
 		}
 	}

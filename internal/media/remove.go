@@ -39,9 +39,8 @@ func (a *Archive) HandleRemove(ctx context.Context, tn *tenant.Tenant, j store.J
 	if err != nil {
 		return job.Result{}, err
 	}
-	if f.Status == Stored { // from now on nobody shares its blob
-		f.Status = Failed
-		f.Error = "media.removed"
+	if !f.going() { // from now on nobody shares its blob, and who brings the same waits until it is gone
+		f.Status, f.Error = Failed, removedError
 		if err := tn.DB.Commit(ctx, Files.Update(f)); err != nil {
 			return job.Result{}, err
 		}
@@ -52,6 +51,12 @@ func (a *Archive) HandleRemove(ctx context.Context, tn *tenant.Tenant, j store.J
 	}
 	return job.Result{}, tn.DB.Commit(ctx, Files.Remove(f))
 }
+
+// removedError is the error of a file that is being removed.
+const removedError = "media.removed"
+
+// going tells whether a file is being removed.
+func (f *File) going() bool { return f.Status == Failed && f.Error == removedError }
 
 // Leftovers gives the jobs that remove uploads which ended before they were stored, at most some at a time.
 func (a *Archive) Leftovers(ctx context.Context, tn *tenant.Tenant) ([]store.NewJob, error) {

@@ -27,8 +27,8 @@ var CalendarJobs = []string{CreateJob, MoveJob, CancelJob}
 // linkPatience is how long Google may take to make a link.
 const linkPatience = 60 * time.Second
 
-// quotaRest is the pause after a limit of which Google does not say how long it lasts.
-const quotaRest = 30 * time.Second
+// quotaRest is the pause after a limit of which Google does not say how long it lasts, and what it grows to while it goes on.
+const quotaRest, quotaRestMost = 30 * time.Second, 15 * time.Minute
 
 // passes is how often one execution begins anew because the appointment was changed meanwhile.
 const passes = 10
@@ -46,7 +46,7 @@ func (d *Diary) calendarJob(tn *tenant.Tenant, a *Appointment, c *Change) store.
 		typ = CreateJob
 	}
 	n := job.New(tn.Code, typ, calendarPayload{a.ID})
-	n.UniqueKey, n.Causation = "meet:"+a.ID+":"+c.Mutation, store.Causation{LeadID: a.LeadID, RunID: a.Origin.RunID, Step: a.Origin.Step}
+	n.UniqueKey, n.Causation = "meet:"+a.ID+":"+c.Mutation, store.Causation{LeadID: a.LeadID, AppointmentID: a.ID, RunID: a.Origin.RunID, Step: a.Origin.Step}
 	n.KeyHash = n.UniqueKey // by now the event may have been made: another type, the same job
 	return n
 }
@@ -54,6 +54,7 @@ func (d *Diary) calendarJob(tn *tenant.Tenant, a *Appointment, c *Change) store.
 // JobOf is the job that makes the link of an appointment that a run planned.
 func (d *Diary) JobOf(tn *tenant.Tenant, appointmentID, seed string, cause store.Causation) store.NewJob {
 	n := d.calendarJob(tn, &Appointment{ID: appointmentID}, &Change{Mutation: seed, Kind: booked})
+	cause.AppointmentID = appointmentID
 	n.Causation = cause
 	return n
 }

@@ -76,10 +76,15 @@ func (d *Diary) Change(ctx context.Context, tn *tenant.Tenant, m Mutation) (*App
 	}
 	n := job.New(tn.Code, ChangeJob, changePayload{m.AppointmentID, sealed})
 	n.UniqueKey, n.KeyHash = "appointment:"+m.ID, m.ID // sealed twice, it differs
+	n.Causation = store.Causation{AppointmentID: m.AppointmentID}
 	if m.Book != nil {
-		n.Causation = store.Causation{LeadID: m.Book.LeadID}
+		n.Causation.LeadID = m.Book.LeadID
 	}
-	made, res, err := d.Runner.Do(ctx, n)
+	do := d.Runner.Do
+	if m.Cancel {
+		do = d.Runner.DoAnyway
+	}
+	made, res, err := do(ctx, n)
 	switch {
 	case err != nil && made.Job.ID == "": // not even the job could be stored
 		return nil, err

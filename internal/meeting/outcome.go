@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/google"
@@ -88,8 +89,12 @@ func (d *Diary) trouble(ctx context.Context, tn *tenant.Tenant, j store.Job, a *
 		if rest == 0 {
 			rest = quotaRest
 		}
-		return job.Result{}, job.Snooze(rest, "google.limited", err)
-	case g.Temporary() && !job.LastAttempt(j):
+		scope := tn.Code + "/" + Resource
+		if !slices.Contains(store.Scopes(j.Lane), scope) { // made by an earlier engine
+			return job.Result{}, job.Snooze(rest, "google.limited", err)
+		}
+		return job.Result{}, job.PauseLane(scope, store.RateLimited, rest, max(rest, quotaRestMost), "google.limited", err)
+	case g.Temporary() && (!job.LastAttempt(j) || errors.Is(err, context.Canceled)): // who was interrupted was not given an answer
 		return job.Result{}, job.Retry(g.RetryAfter(), "google.unavailable", err)
 	case g.Temporary():
 		return d.failed(ctx, tn, a, a, &Error{"google.unavailable", "Google did not answer, however often it was asked."})
@@ -100,6 +105,9 @@ func (d *Diary) trouble(ctx context.Context, tn *tenant.Tenant, j store.Job, a *
 
 // credential is the code of what waits for the client's account to be mended.
 const credential = "google.credential"
+
+// Resource is what calendar jobs need.
+const Resource = "google"
 
 // Connection is the name of the client's connection to Google.
 const Connection = "google"
@@ -116,7 +124,7 @@ func (d *Diary) attention(ctx context.Context, tn *tenant.Tenant, a *Appointment
 	if _, err := d.record(ctx, tn, a, &held, "held"); err != nil {
 		return job.Result{}, err
 	}
-	return job.Result{}, job.Park(credential, cause)
+	return job.Result{}, job.ParkLane(tn.Code+"/"+Resource, credential, cause)
 }
 
 func orElse(s, other string) string {
@@ -129,22 +137,31 @@ func orElse(s, other string) string {
 // GiveUpJob is the type of the job that says so where a calendar job was cancelled, or given up.
 const GiveUpJob = "meet.give_up"
 
+type giveUpPayload struct {
+	calendarPayload
+	Reason string `json:"reason,omitempty"` // of package job; "": withdrawn
+}
+
 // Abandoned gives the job that ends the wait for a link whose own job was cancelled or given up.
 func (d *Diary) Abandoned(j store.Job) []store.NewJob {
 	p, err := job.Payload[calendarPayload](j)
 	if err != nil {
 		return nil
 	}
-	n := job.New(j.Tenant, GiveUpJob, p)
-	n.UniqueKey, n.Causation = "meet:give_up:"+j.ID, j.Causation
+	n := job.New(j.Tenant, GiveUpJob, giveUpPayload{p, job.Reason(j)})
+	n.UniqueKey, n.KeyHash, n.Causation = "meet:give_up:"+j.ID, j.ID, j.Causation
 	return []store.NewJob{n}
 }
 
 // HandleGiveUp is the handler of GiveUpJob. A link that is there stays.
 func (d *Diary) HandleGiveUp(ctx context.Context, tn *tenant.Tenant, j store.Job) (job.Result, error) {
-	p, err := job.Payload[calendarPayload](j)
+	p, err := job.Payload[giveUpPayload](j)
 	if err != nil {
 		return job.Result{}, err
+	}
+	why := &Error{job.Withdrawn, "The job that was to make the link was cancelled."}
+	if p.Reason == job.GivenUp {
+		why = &Error{job.GivenUp, "The job that was to make the link failed, and is not tried again."}
 	}
 	var a *Appointment
 	err = conflictFree(ctx, func() error {
@@ -152,7 +169,7 @@ func (d *Diary) HandleGiveUp(ctx context.Context, tn *tenant.Tenant, j store.Job
 			return err
 		}
 		before := *a
-		a.Meet.State, a.Meet.Error = Failed, &Error{"cancelled", "The job that was to make the link was cancelled."}
+		a.Meet.State, a.Meet.Error = Failed, why
 		_, err := d.record(ctx, tn, &before, a, "given_up")
 		return err
 	})

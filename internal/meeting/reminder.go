@@ -47,7 +47,7 @@ func (d *Diary) reminderJobs(tn *tenant.Tenant, a *Appointment) []store.NewJob {
 		n := job.New(tn.Code, ReminderJob, reminderPayload{a.ID, a.Revision, r.Offset})
 		n.ID, n.UniqueKey = a.reminderJobID(tn, r.Offset), "rem:"+a.ID+":"+itoa(a.Revision)+":"+r.Offset
 		n.RunAt, n.ExpiresAt = r.At, a.StartsAt
-		n.Causation = store.Causation{LeadID: a.LeadID}
+		n.Causation = store.Causation{LeadID: a.LeadID, AppointmentID: a.ID}
 		next = append(next, n)
 	}
 	return next

@@ -144,14 +144,28 @@ func (h *Hub) typing(s *socketio.Socket, g *guest, args []json.RawMessage, ack f
 	ack(reply{OK: err == nil})
 }
 
-// here are those who look at a conversation, by name.
+// here are those who look at a conversation, on any node, by name.
 func (h *Hub) here(code, conversation string) []present {
+	room := roomOf(code, conversation)
+	list := h.hereNow(room)
+	if h.others != nil {
+		list = append(list, h.others.presence.in(room)...)
+	}
+	return sorted(list)
+}
+
+// hereNow are those of this node.
+func (h *Hub) hereNow(room string) []present {
 	list := []present{}
-	for _, s := range h.ns.To(roomOf(code, conversation)).Sockets() {
+	for _, s := range h.ns.To(room).Sockets() {
 		if g, ok := s.Data().(*guest); ok {
 			list = append(list, g.present(s))
 		}
 	}
+	return sorted(list)
+}
+
+func sorted(list []present) []present {
 	name := func(p present) string {
 		if p.Name == nil {
 			return "\xff" // last
@@ -162,9 +176,20 @@ func (h *Hub) here(code, conversation string) []present {
 	return list[:min(len(list), maxHere)]
 }
 
-// tellPresence tells a conversation's room who is in it.
+// tellPresence tells a conversation's room who is in it, after that changed here.
 func (h *Hub) tellPresence(code, conversation string) {
-	err := h.ns.To(roomOf(code, conversation)).Volatile().Emit(presenceEvent, presence{conversation, h.here(code, conversation)})
+	if h.others != nil {
+		room := roomOf(code, conversation)
+		h.others.presence.changed(room, func() []present { return h.hereNow(room) })
+	}
+	h.emitPresence(code, conversation)
+}
+
+// emitPresence says it as it is now; what is said last is as it was last.
+func (h *Hub) emitPresence(code, conversation string) {
+	h.presenting.Lock()
+	defer h.presenting.Unlock()
+	err := h.ns.To(roomOf(code, conversation)).Local().Volatile().Emit(presenceEvent, presence{conversation, h.here(code, conversation)})
 	if err != nil {
 		h.cfg.Log.Warn("presence cannot be told", "client", code, "error", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ecodrix/ecod/internal/auth"
+	"github.com/ecodrix/ecod/internal/bus"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/socketio"
@@ -42,6 +43,10 @@ type Config struct {
 	MaxSessionsPerAddr  int // 0: 500
 	MaxSocketsPerClient int // 0: 10,000
 	MaxBuffered         int // bytes that may wait for one socket before it is cut off; 0: 16 MiB
+	// Bus joins this hub to those of other nodes; nil: it is alone. SocketIOKey is how the channels of Socket.IO servers begin
+	// there; "": as usual.
+	Bus         bus.Bus
+	SocketIOKey string
 }
 
 // Hub is the live side of every client.
@@ -49,6 +54,10 @@ type Hub struct {
 	cfg Config
 	srv *socketio.Server
 	ns  *socketio.Namespace
+
+	others *others // nil: there are none
+
+	presenting sync.Mutex // while it is looked up who is where, and said
 
 	mu      sync.Mutex
 	tellers map[string]*teller
@@ -101,7 +110,12 @@ func New(cfg Config) *Hub {
 	}
 	h := &Hub{cfg: cfg, tellers: map[string]*teller{}}
 	h.stop, h.end = context.WithCancel(context.Background())
+	var cluster socketio.Adapter
+	if cfg.Bus != nil {
+		cluster = socketio.NewCluster(socketio.ClusterConfig{Wire: cfg.Bus.Wire(), Key: cfg.SocketIOKey, FixedRooms: true})
+	}
 	h.srv = socketio.NewServer(socketio.Config{
+		Adapter:            cluster,
 		Logger:             cfg.Log,
 		ClientAddr:         cfg.ClientAddr,
 		MaxSessionsPerAddr: cfg.MaxSessionsPerAddr,
@@ -114,6 +128,9 @@ func New(cfg Config) *Hub {
 	h.ns.Use(h.admit)
 	h.ns.OnConnect(h.connected)
 	h.wg.Go(h.watch)
+	if cfg.Bus != nil {
+		h.others = h.joinOthers(cfg.Bus)
+	}
 	return h
 }
 
@@ -126,6 +143,9 @@ func (h *Hub) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.end() // from here on no teller begins
 	h.mu.Unlock()
+	if h.others != nil {
+		h.others.leave()
+	}
 	h.wg.Wait()
 	return err
 }
@@ -133,25 +153,37 @@ func (h *Hub) Close(ctx context.Context) error {
 // Sockets is the number of connected sockets.
 func (h *Hub) Sockets() int { return h.ns.Len() }
 
-// Poke says that a client has news. It never blocks.
+// Poke says that a client has news, to its sockets on every node. It never blocks.
 func (h *Hub) Poke(code string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if t := h.tellers[code]; t != nil {
-		select {
-		case t.poke <- struct{}{}:
-		default:
-		}
+	h.poke(code)
+	if h.others != nil {
+		h.others.poke(code)
 	}
 }
 
-// Drop ends a client's sockets: it was suspended or erased.
+// poke is Poke, for the sockets here.
+func (h *Hub) poke(code string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := h.tellers[code]; t != nil {
+		t.wake()
+	}
+}
+
+func (t *teller) wake() {
+	select {
+	case t.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Drop ends a client's sockets here: it was suspended or erased.
 func (h *Hub) Drop(code string) {
 	h.mu.Lock()
 	t := h.tellers[code]
 	h.mu.Unlock()
 	if t != nil {
-		h.ns.To(t.room).Disconnect(true)
+		h.ns.To(t.room).Local().Disconnect(true)
 	}
 }
 
@@ -268,6 +300,9 @@ func (h *Hub) enter(s *socketio.Socket, g *guest, t *teller) error {
 		}
 	}
 	s.Join(t.room)
+	if h.others != nil {
+		s.Join(g.code) // by that others on the bus may speak to a client's sockets
+	}
 	return nil
 }
 
@@ -363,7 +398,7 @@ func (h *Hub) tellRoom(t *teller, code string, items []*news.Item) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, i := range items {
-		if err := h.ns.To(t.room).Emit(i.Event, say(i)); err != nil {
+		if err := h.ns.To(t.room).Local().Emit(i.Event, say(i)); err != nil {
 			h.cfg.Log.Warn("news cannot be told", "client", code, "event", i.Event, "error", err)
 		}
 		t.told = i.Seq

@@ -90,6 +90,11 @@ func (d *slyDB) Find(ctx context.Context, q store.Query) ([]store.Record, error)
 // newest tells the query by which a socket that is let in learns where it stands.
 func newest(q store.Query) bool { return q.Desc && q.Limit == 1 }
 
+// knows tells that each client has one conversation.
+func knows(_ context.Context, tn *tenant.Tenant, id string) (bool, error) {
+	return id == "cnv_of_"+tn.Code, nil
+}
+
 func newHall(t *testing.T) *hall { return newHallOf(t, realtime.Config{}) }
 
 // newHallOf is newHall with these settings. Without Conversation, each client has one.
@@ -116,7 +121,7 @@ func newHallOf(t *testing.T, cfg realtime.Config) *hall {
 			h.dbs[a.Code] = &slyDB{DB: db}
 			return h.dbs[a.Code], nil
 		},
-		DropDB: func(context.Context, string) error { return nil },
+		DropDB: func(context.Context, *tenant.Account) error { return nil },
 		OnChange: func(code, status string) { // as the process has it
 			if status != tenant.Active {
 				h.hub.Drop(code)
@@ -126,9 +131,7 @@ func newHallOf(t *testing.T, cfg realtime.Config) *hall {
 	h.porter = auth.NewPorter(auth.Config{Tenants: h.tenants, Services: services, Ring: ring, Now: time.Now, Log: log})
 	cfg.Tenants, cfg.Porter, cfg.Log, cfg.MaxSocketsPerClient = h.tenants, h.porter, log, mostSockets
 	if cfg.Conversation == nil {
-		cfg.Conversation = func(_ context.Context, tn *tenant.Tenant, id string) (bool, error) {
-			return id == "cnv_of_"+tn.Code, nil
-		}
+		cfg.Conversation = knows
 	}
 	h.hub = realtime.New(cfg)
 	mux := http.NewServeMux()

@@ -25,6 +25,14 @@ type About struct {
 	Known   map[string]any `json:"known"`             // the appointment as the run last knew it
 }
 
+// appointment is the id of the appointment that the run is about; "" for none.
+func (r *Run) appointment() string {
+	if r.About == nil {
+		return ""
+	}
+	return r.About.ID
+}
+
 // about tells which appointment an event is about; nil for none.
 func about(trigger string, snapshot map[string]any) *About {
 	appointmentID, _ := snapshot["id"].(string)
@@ -95,7 +103,7 @@ func (e *Engine) AppointmentChanged(ctx context.Context, tn *tenant.Tenant, a *m
 		return nil, err
 	}
 	j := job.New(tn.Code, AboutJob, aboutPayload{a.ID, a.Revision})
-	j.UniqueKey, j.Causation = "about:"+a.ID+":"+itoa(a.Revision), store.Causation{LeadID: a.LeadID}
+	j.UniqueKey, j.Causation = "about:"+a.ID+":"+itoa(a.Revision), store.Causation{LeadID: a.LeadID, AppointmentID: a.ID}
 	return []store.NewJob{j}, nil
 }
 

@@ -33,6 +33,15 @@ func (d Messages) Job(tn *tenant.Tenant, ref string, cause store.Causation) stor
 	return d.Desk.SendOf(tn, &chat.Message{ID: ref}, cause)
 }
 
+// needs is the resource of a send: the number that its frozen input names.
+func (d Messages) needs(tn *tenant.Tenant, input json.RawMessage) string {
+	var in struct {
+		From string `json:"from"`
+	}
+	_ = json.Unmarshal(input, &in) // ours; without it, it is the first number
+	return d.Desk.Needs(tn, in.From)
+}
+
 // Outcome implements Doer.
 func (d Messages) Outcome(ctx context.Context, tn *tenant.Tenant, ref string) (Ended, error) {
 	m, err := chat.Messages.Get(ctx, tn.DB, ref)
@@ -92,6 +101,9 @@ func outgoing(t Task) (chat.Outgoing, error) {
 func (e *Engine) Settled(tn *tenant.Tenant, m *chat.Message) []store.NewJob {
 	if m.Origin.RunID == "" {
 		return nil
+	}
+	if m.Status == chat.FailedSend && m.Error != nil && shared(m.Error.Code) {
+		e.spoilt.refused("", spoil{m.Origin.RunID, m.Error.Code, e.Now().UTC()})
 	}
 	n := e.Advance(tn, m.Origin.RunID, m.Origin.Step, m.ID)
 	n.Causation.Message = m.ID

@@ -154,8 +154,10 @@ func (w Webhooks) Handle(ctx context.Context, tn *tenant.Tenant, j store.Job) (j
 	}
 	next := w.Engine.Advance(tn, p.RunID, p.Step, p.ID)
 	switch p.State {
-	case postDone, postSkipped:
+	case postDone:
 		return job.Result{Next: []store.NewJob{next}}, nil
+	case postSkipped:
+		return job.Result{}, job.Cancel(p.Error.Code, errors.New("the webhook was not called"), next)
 	case postFailed:
 		return job.Result{}, job.Dead(p.Error.Code, errors.New("the webhook was not taken"), next)
 	}
@@ -166,7 +168,7 @@ func (w Webhooks) Handle(ctx context.Context, tn *tenant.Tenant, j store.Job) (j
 		return job.Result{}, err
 	} else {
 		again, err := w.post(ctx, p)
-		if again && !job.LastAttempt(j) {
+		if again && (!job.LastAttempt(j) || errors.Is(err, context.Canceled)) {
 			return job.Result{}, job.Retry(0, p.Error.Code, err)
 		}
 		if p.State == postPlanned {
@@ -179,8 +181,11 @@ func (w Webhooks) Handle(ctx context.Context, tn *tenant.Tenant, j store.Job) (j
 	if err := tn.DB.Commit(rctx, Posts.Update(p)); err != nil {
 		return job.Result{}, err
 	}
-	if p.State == postFailed {
+	switch p.State {
+	case postFailed:
 		return job.Result{}, job.Dead(p.Error.Code, errors.New("the webhook was not taken"), next)
+	case postSkipped:
+		return job.Result{}, job.Cancel(p.Error.Code, refusal, next)
 	}
 	return job.Result{Next: []store.NewJob{next}, Result: map[string]int{"status": p.Status}}, nil
 }
@@ -202,6 +207,9 @@ func (w Webhooks) post(ctx context.Context, p *Post) (again bool, err error) {
 	}
 	if err != nil {
 		p.Error = &StepError{"webhook.unreachable", "The address did not answer."}
+		if errors.Is(ctx.Err(), context.Canceled) { // it was given no time to
+			return true, ctx.Err()
+		}
 		return true, errors.New("the address did not answer") // the client's own error holds the address
 	}
 	defer res.Body.Close()

@@ -54,6 +54,7 @@ func (e *Engine) Edit(ctx context.Context, tn *tenant.Tenant, ruleID string, ed 
 	})
 	if err == nil {
 		e.lookOver(ctx, tn, r)
+		e.letOn(ctx, tn)
 	}
 	return r, err
 }

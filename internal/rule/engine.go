@@ -41,13 +41,20 @@ type Engine struct {
 	IsPublic func(netip.Addr) bool
 	// Replied tells whether a contact wrote after some moment (chat.Desk.WroteSince); nil: nobody does.
 	Replied func(ctx context.Context, tn *tenant.Tenant, contactID string, since time.Time) (bool, error)
+	// CancelCaused gives up what was to be done for something that is over (job.Runner.CancelCaused). nil: it stays, and
+	// finds that out itself.
+	CancelCaused func(ctx context.Context, client string, cause store.Causation) (int, error)
 	// Cancel gives up jobs that nobody needs any more (store.Queue.Cancel); they would do nothing. nil: they stay.
 	Cancel func(ctx context.Context, ids ...string) ([]string, error)
 
 	// Diary tells of the appointments that runs are about; nil where there are none.
 	Diary *meeting.Diary
 
-	locks locks
+	// Release lets a client's held jobs go on (store.Queue.ReleaseParked): its rule does. nil: they wait for another occasion.
+	Release func(ctx context.Context, client string) (int, error)
+
+	locks  locks
+	spoilt spoilt
 }
 
 // eventPayload is the payload of EventJob. The event itself is sealed: it is a customer's data, in the central database.

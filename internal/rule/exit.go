@@ -208,7 +208,7 @@ func (e *Engine) exitRun(ctx context.Context, tn *tenant.Tenant, runID string, p
 	return e.commitEnd(ctx, tn, run, now)
 }
 
-// commitEnd writes a run that was left, and gives up the job that it waited for.
+// commitEnd writes a run that was left, and gives up the jobs that it waited for.
 func (e *Engine) commitEnd(ctx context.Context, tn *tenant.Tenant, run *Run, now time.Time) error {
 	if err := tn.DB.Commit(ctx, news.Write(now, news.AutomationRun, run.ID+"|"+run.State, "run", run.View()), Runs.Update(run)); err != nil {
 		return err
@@ -222,6 +222,11 @@ func (e *Engine) commitEnd(ctx context.Context, tn *tenant.Tenant, run *Run, now
 	if e.Cancel != nil && len(wakes) > 0 {
 		if _, err := e.Cancel(ctx, wakes...); err != nil { // it finds the run over, and does nothing
 			e.Log.Warn("the job of a run that was left stays", "client", tn.Code, "run", run.ID, "error", err)
+		}
+	}
+	if e.CancelCaused != nil {
+		if _, err := e.CancelCaused(ctx, tn.Code, store.Causation{RunID: run.ID}); err != nil { // MayBegin tells them
+			e.Log.Warn("jobs of a run that was left stay", "client", tn.Code, "run", run.ID, "error", err)
 		}
 	}
 	return nil
@@ -243,14 +248,24 @@ func (e *Engine) MayBegin(ctx context.Context, tn *tenant.Tenant, runID, step st
 			return &chat.Refusal{Code: tooLate, Detail: "Its moment had passed."}
 		}
 		over := &chat.Refusal{Code: runOver, Detail: "The run was left before this step."}
-		if run.Ended() {
+		// A step whose answer was lost let its run go on, and may be tried once more after the run's end.
+		again := false
+		if i := run.at(step); i >= 0 {
+			again = run.State == RunDone && run.Steps[i].State == StepUnconfirmed
+		}
+		if run.Ended() && !again {
 			return over
+		}
+		if err := e.unspoilt(ctx, tn, run, step); err != nil {
+			return err
 		}
 		switch reason, err := e.unsaid(ctx, tn, run); {
 		case err != nil:
 			return err
 		case reason == tooLate:
 			return &chat.Refusal{Code: tooLate, Detail: "The appointment has begun."}
+		case reason != "" && again:
+			return over
 		case reason != "":
 			run.exit(reason, now)
 			if err := e.commitEnd(ctx, tn, run, now); err != nil {
@@ -258,7 +273,7 @@ func (e *Engine) MayBegin(ctx context.Context, tn *tenant.Tenant, runID, step st
 			}
 			return over
 		}
-		if len(run.Exits) == 0 {
+		if len(run.Exits) == 0 || again {
 			return nil
 		}
 		s, err := e.subjectOf(ctx, tn, run)

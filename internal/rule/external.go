@@ -113,6 +113,9 @@ func (e *Engine) HandleAdvance(ctx context.Context, tn *tenant.Tenant, j store.J
 	}
 	var next []store.NewJob
 	err = conflictFree(ctx, func() error { next, err = e.advance(ctx, tn, p); return err })
+	if err == nil {
+		err = conflictFree(ctx, func() error { return e.spoils(ctx, tn, p.RunID, p.Step) })
+	}
 	return job.Result{Next: next}, err
 }
 
@@ -132,15 +135,26 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 	if s.State != StepQueued {
 		return e.again(ctx, tn, run, s.Led)
 	}
+	now := e.Now().UTC()
+	if err := e.learn(ctx, tn, run, i, now); err != nil {
+		return nil, err
+	}
+	return e.onward(ctx, tn, run, s.ID, now)
+}
+
+var errNotEnded = errors.New("the step has not ended")
+
+// learn writes into a queued step how it ended. A step that failed ends its run.
+func (e *Engine) learn(ctx context.Context, tn *tenant.Tenant, run *Run, i int, now time.Time) error {
+	s := &run.Steps[i]
 	doer := e.Doers[s.Type]
 	if doer == nil {
-		return nil, job.Park("no_doer", errors.New("nothing here does steps of type "+s.Type))
+		return job.Park("no_doer", errors.New("nothing here does steps of type "+s.Type))
 	}
 	end, err := doer.Outcome(ctx, tn, s.Ref)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	now := e.Now().UTC()
 	switch end.State {
 	case StepFailed:
 		if end.Error == nil {
@@ -166,9 +180,9 @@ func (e *Engine) advance(ctx context.Context, tn *tenant.Tenant, p advancePayloa
 			}
 		}
 	default:
-		return nil, errors.New("the step has not ended")
+		return errNotEnded
 	}
-	return e.onward(ctx, tn, run, s.ID, now)
+	return nil
 }
 
 // plan makes the run's next planned step ready, or ends the run if there is none and nothing follows. It gives the
@@ -238,8 +252,11 @@ func (e *Engine) stepJobs(tn *tenant.Tenant, run *Run) []store.NewJob {
 	}
 	for _, s := range run.Steps {
 		if doer := e.Doers[s.Type]; s.State == StepQueued && doer != nil {
-			n := doer.Job(tn, s.Ref, store.Causation{EventID: run.EventID, RunID: run.ID, Step: s.ID, LeadID: run.LeadID})
+			n := doer.Job(tn, s.Ref, store.Causation{EventID: run.EventID, RunID: run.ID, Step: s.ID, LeadID: run.LeadID, AppointmentID: run.appointment()})
 			n.ID = s.JobID
+			if m, ok := doer.(Messages); ok {
+				n.Resource, n.Pair = m.needs(tn, s.Input), run.LeadID
+			}
 			return []store.NewJob{n}
 		}
 	}

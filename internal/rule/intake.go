@@ -118,7 +118,7 @@ func (d *Door) submitLater(ctx context.Context, code string, in Input) (Answer, 
 	if err != nil {
 		return Answer{}, err
 	}
-	made, err := d.Queue.Enqueue(ctx, nj)
+	made, err := d.Runner.Offer(ctx, nj)
 	if errors.Is(err, store.ErrKeyReuse) {
 		return Answer{}, mismatch()
 	}

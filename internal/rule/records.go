@@ -28,7 +28,7 @@ type Rule struct {
 	CreatedAt   time.Time   `json:"createdAt"`
 	UpdatedAt   time.Time   `json:"updatedAt"`
 	PublishedAt *time.Time  `json:"publishedAt,omitempty"`
-	// PausedFor is why the engine paused the rule by itself: too_many_runs.
+	// PausedFor is why the engine paused the rule by itself: too_many_runs, or spoiltFor and Meta's code.
 	PausedFor string `json:"pausedFor,omitempty"`
 
 	// What its author is warned of, as far as that was looked for: the circle of rules that it would close, and where it

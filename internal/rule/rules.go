@@ -129,12 +129,16 @@ func (e *Engine) Publish(ctx context.Context, tn *tenant.Tenant, ruleID string) 
 	})
 	if err == nil {
 		e.lookOver(ctx, tn, r)
+		e.letOn(ctx, tn)
 	}
 	return r, err
 }
 
 // Pause stops a live rule from being entered, or lets it be entered again.
 func (e *Engine) Pause(ctx context.Context, tn *tenant.Tenant, ruleID string, paused bool) (*Rule, error) {
+	if !paused {
+		defer e.letOn(ctx, tn)
+	}
 	return e.Change(ctx, tn, ruleID, func(r *Rule) error {
 		if r.Live == nil {
 			return fault.New(fault.Conflict, "rule.not_published", "The rule was never published.")
@@ -149,6 +153,7 @@ func (e *Engine) Pause(ctx context.Context, tn *tenant.Tenant, ruleID string, pa
 
 // Delete removes a rule; its runs and versions stay.
 func (e *Engine) Delete(ctx context.Context, tn *tenant.Tenant, ruleID string) error {
+	defer e.letOn(ctx, tn)
 	return conflictFree(ctx, func() error {
 		r, err := e.Rule(ctx, tn, ruleID)
 		if err != nil {
@@ -172,7 +177,7 @@ type RuleView struct {
 	Enabled     bool      `json:"enabled"`
 	Status      string    `json:"status" enum:"draft,live,paused"`
 	Condition   string    `json:"condition"`
-	PausedFor   *string   `json:"pausedFor" doc:"Why the engine paused it by itself: too_many_runs." example:"too_many_runs"`
+	PausedFor   *string   `json:"pausedFor" doc:"Why the engine paused it by itself: too_many_runs, or whatsapp. and the code by which Meta refused its template five times within a minute." example:"too_many_runs"`
 	Reenrol     any       `json:"reenrol"`
 	Exits       []string  `json:"exits"`
 	Actions     []Action  `json:"actions"`

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/id"
 	"github.com/ecodrix/ecod/internal/job"
@@ -149,7 +150,7 @@ func (e *Engine) wakeJob(tn *tenant.Tenant, run *Run) []store.NewJob {
 	if rev := run.Steps[i].due().Revision; rev != 0 {
 		n.UniqueKey += ":" + itoa(rev)
 	}
-	n.Causation = store.Causation{EventID: run.EventID, RunID: run.ID, Step: run.Cursor, LeadID: run.LeadID}
+	n.Causation = store.Causation{EventID: run.EventID, RunID: run.ID, Step: run.Cursor, LeadID: run.LeadID, AppointmentID: run.appointment()}
 	return []store.NewJob{n}
 }
 
@@ -172,6 +173,11 @@ func (e *Engine) HandleWake(ctx context.Context, tn *tenant.Tenant, j store.Job)
 	}
 	var next []store.NewJob
 	err = conflictFree(ctx, func() error { next, err = e.wake(ctx, tn, p); return err })
+	for i := range next {
+		if next[i].Type == chat.SendJob && next[i].Class == "" {
+			next[i].Class = store.Normal // nobody sits and waits for what was due by the clock
+		}
+	}
 	return job.Result{Next: next}, err
 }
 

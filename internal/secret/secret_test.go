@@ -30,14 +30,15 @@ func TestSealIsBoundToOwnerAndField(t *testing.T) {
 	if got, err := r.Open("ACME", "whatsapp.accessToken", s); err != nil || got.Reveal() != "EAAG-token" {
 		t.Fatalf("open: %q %v", got.Reveal(), err)
 	}
-	last := "A"
-	if strings.HasSuffix(s, "A") {
-		last = "B"
+	at := len(s) - 6
+	other := "A"
+	if s[at] == 'A' {
+		other = "B"
 	}
 	for name, open := range map[string]func() (Text, error){
 		"other owner": func() (Text, error) { return r.Open("BETA", "whatsapp.accessToken", s) },
 		"other field": func() (Text, error) { return r.Open("ACME", "whatsapp.appSecret", s) },
-		"changed":     func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", s[:len(s)-6]+last+s[len(s)-5:]) },
+		"changed":     func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", s[:at]+other+s[at+1:]) },
 		"cut":         func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", s[:len(Prefix)+5]) },
 		"plain":       func() (Text, error) { return r.Open("ACME", "whatsapp.accessToken", "EAAG-token") },
 		"other ring":  func() (Text, error) { return ring(t, Generate("k2")).Open("ACME", "whatsapp.accessToken", s) },

@@ -70,7 +70,29 @@ func asciiDomain(s string) (string, error) {
 	if s == "" || len(s) > 1000 || strings.HasSuffix(s, ".") || !utf8.ValidString(s) {
 		return "", errAddress
 	}
+	if isPlainDomain(s) {
+		return s, nil
+	}
 	return domains.ToASCII(s)
+}
+
+// isPlainDomain tells whether a name stays as it is when it is turned to ASCII, as nearly all do.
+func isPlainDomain(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		n := len(label)
+		if n == 0 || n > 63 || label[0] == '-' || label[n-1] == '-' || n > 3 && label[2:4] == "--" {
+			return false
+		}
+		for i := range n {
+			if c := label[i]; (c < 'a' || 'z' < c) && (c < '0' || '9' < c) && c != '-' {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // displayName is a name fit for an address header; one that nobody would read

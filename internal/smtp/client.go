@@ -97,6 +97,7 @@ func (c *Client) send(ctx context.Context, acc Account, msg Message) *Error {
 	if e != nil {
 		return e
 	}
+	defer l.free()
 	return c.with(ctx, acc, func(n *lane) *Error {
 		for {
 			s := c.take(n)

@@ -2,13 +2,15 @@ package smtp
 
 import (
 	"bytes"
-	netmail "net/mail"
+	"maps"
+	"mime"
 	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
-
-	"github.com/wneessen/go-mail"
+	"sync"
+	"time"
+	"unicode/utf8"
 )
 
 // letter is a message as it goes over the wire.
@@ -16,7 +18,17 @@ type letter struct {
 	from, to string // the envelope, without brackets
 	utf8     bool   // an address needs SMTPUTF8
 	toUTF8   bool   // the recipient's does
-	raw      []byte // header and body, lines ended by CRLF, dots not yet doubled
+	raw      []byte // header and body, each line ended by CRLF; none begins with a dot, so that none need be doubled
+}
+
+// raws are for the next letters. A large one is not kept.
+var raws = sync.Pool{New: func() any { return new([]byte) }}
+
+// free gives back what a letter took. Nobody may look at it any more.
+func (l *letter) free() {
+	if cap(l.raw) <= 64<<10 {
+		raws.Put(&l.raw)
+	}
 }
 
 // The longest that a line of a header may get; SMTP allows 998 bytes.
@@ -39,18 +51,13 @@ func (c *Client) compose(acc Account, msg Message) (*letter, *Error) {
 	if !isID(msg.ID) {
 		return nil, invalid(ScopeMessage, "the id is missing or is not made of letters, digits and .-_+=")
 	}
-	m := mail.NewMsg(mail.WithNoDefaultUserAgent())
-	m.SetMessageIDWithValue(msg.ID + "@" + from.domain)
-	m.SetDateWithValue(c.cfg.Now().UTC())
-	m.FromMailAddress(&netmail.Address{Name: displayName(acc.FromName), Address: from.String()})
-	m.ToMailAddress(&netmail.Address{Name: displayName(msg.ToName), Address: to.String()})
+	reply := ""
 	if acc.ReplyTo != "" {
-		reply, err := parseAddress(acc.ReplyTo)
+		a, err := parseAddress(acc.ReplyTo)
 		if err != nil {
 			return nil, invalid(ScopeAccount, "replyTo is not a mail address")
 		}
-		l.utf8 = l.utf8 || reply.utf8
-		m.ReplyToMailAddress(&netmail.Address{Address: reply.String()})
+		reply, l.utf8 = a.String(), l.utf8 || a.utf8
 	}
 	if msg.EnvelopeFrom != "" {
 		envelope, err := parseAddress(msg.EnvelopeFrom)
@@ -63,53 +70,62 @@ func (c *Client) compose(acc Account, msg Message) (*letter, *Error) {
 	if len(subject) > maxValue {
 		return nil, invalid(ScopeMessage, "the subject is longer than 900 bytes")
 	}
-	m.Subject(subject)
+	text, html := valid(msg.Text), valid(msg.HTML)
+	if text == "" && html == "" {
+		return nil, invalid(ScopeMessage, "there is neither text nor html")
+	}
+
+	b := *raws.Get().(*[]byte)
+	b = slices.Grow(b[:0], 2048+len(text)+len(html)+(len(text)+len(html))/8)
+	b = appendField(b, "Date", c.cfg.Now().UTC().Format(time.RFC1123Z))
+	b = appendField(b, "MIME-Version", "1.0")
+	// Not folded, however long: some servers and mail programs do not know it otherwise.
+	b = appendLine(b, "Message-ID: <", msg.ID, "@", from.domain, ">")
+	b = appendField(b, "Subject", mime.QEncoding.Encode("UTF-8", subject))
+	for _, name := range slices.Sorted(maps.Keys(msg.Headers)) {
+		value := msg.Headers[name]
+		if !isFreeHeader(name) || len(value) > maxValue {
+			return nil, invalid(ScopeMessage, "a header's name may not be set, or its value is longer than 900 bytes")
+		}
+		b = appendField(b, textproto.CanonicalMIMEHeaderKey(name), mime.QEncoding.Encode("UTF-8", oneLine(value)))
+	}
 	if msg.ListUnsubscribe != "" {
 		if !isWebAddress(msg.ListUnsubscribe) {
 			return nil, invalid(ScopeMessage, "listUnsubscribe is not a web address")
 		}
 		// Not folded, as readers of this header are not all careful; and therefore checked to the letter.
-		m.SetGenHeaderPreformatted(mail.HeaderListUnsubscribe, "<"+msg.ListUnsubscribe+">")
-		m.SetGenHeaderPreformatted(mail.HeaderListUnsubscribePost, "List-Unsubscribe=One-Click")
+		b = appendLine(b, "List-Unsubscribe: <", msg.ListUnsubscribe, ">")
+		b = appendLine(b, "List-Unsubscribe-Post: List-Unsubscribe=One-Click")
 	}
-	for name, value := range msg.Headers {
-		if !isFreeHeader(name) || len(value) > maxValue {
-			return nil, invalid(ScopeMessage, "a header's name may not be set, or its value is longer than 900 bytes")
-		}
-		m.SetGenHeader(mail.Header(textproto.CanonicalMIMEHeaderKey(name)), oneLine(value))
+	b = appendField(b, "From", person(acc.FromName, from.String()))
+	b = appendField(b, "To", person(msg.ToName, to.String()))
+	if reply != "" {
+		b = appendField(b, "Reply-To", person("", reply))
 	}
-	text, html := strings.ToValidUTF8(msg.Text, "\uFFFD"), strings.ToValidUTF8(msg.HTML, "\uFFFD")
 	switch {
 	case text != "" && html != "":
-		m.SetBodyString(mail.TypeTextPlain, text)
-		m.AddAlternativeString(mail.TypeTextHTML, html)
+		b = appendLine(b, `Content-Type: multipart/alternative; boundary="`, boundary, `"`)
+		b = appendPart(appendLine(b, "\r\n--", boundary), "text/plain", text)
+		b = appendPart(appendLine(b, "\r\n--", boundary), "text/html", html)
+		b = appendLine(b, "\r\n--", boundary, "--")
 	case html != "":
-		m.SetBodyString(mail.TypeTextHTML, html)
-	case text != "":
-		m.SetBodyString(mail.TypeTextPlain, text)
+		b = appendPart(b, "text/html", html)
 	default:
-		return nil, invalid(ScopeMessage, "there is neither text nor html")
+		b = appendPart(b, "text/plain", text)
 	}
-
-	var b bytes.Buffer
-	b.Grow(2048 + len(text) + len(html) + (len(text)+len(html))/8)
-	if _, err := m.WriteTo(&b); err != nil {
-		return nil, invalid(ScopeMessage, "it cannot be written as a mail")
+	if !bytes.HasSuffix(b, []byte("\r\n")) {
+		b = append(b, "\r\n"...)
 	}
-	l.raw = unfoldID(b.Bytes())
+	l.raw = b
 	return l, nil
 }
 
-// unfoldID puts a long Message-ID back on the line of its name: some servers
-// and mail programs do not know it otherwise.
-func unfoldID(raw []byte) []byte {
-	const folded, flat = "\r\nMessage-ID:\r\n <", "\r\nMessage-ID: <"
-	head, _, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
-	i := bytes.Index(head, []byte(folded))
-	if i < 0 {
-		return raw
+// valid gives a text as UTF-8; nearly all are, and that is told faster.
+func valid(s string) string {
+	if utf8.ValidString(s) {
+		return s
 	}
-	return slices.Concat(raw[:i], []byte(flat), raw[i+len(folded):])
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 func isID(s string) bool {

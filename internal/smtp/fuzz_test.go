@@ -2,7 +2,9 @@ package smtp
 
 import (
 	"bytes"
+	"io"
 	"mime"
+	"mime/quotedprintable"
 	netmail "net/mail"
 	"strings"
 	"testing"
@@ -52,8 +54,8 @@ func FuzzCompose(f *testing.F) {
 			}
 		}
 		for line := range bytes.SplitSeq(l.raw, []byte("\r\n")) {
-			if len(line) > 998 || bytes.ContainsAny(line, "\r\n") {
-				t.Fatalf("a line of %d bytes, or one with a CR or LF alone", len(line))
+			if len(line) > 998 || bytes.ContainsAny(line, "\r\n") || bytes.HasPrefix(line, []byte(".")) {
+				t.Fatalf("a line of %d bytes, or one with a CR or LF alone, or with a dot at its start", len(line))
 			}
 		}
 		head, _, _ := bytes.Cut(l.raw, []byte("\r\n\r\n"))
@@ -61,6 +63,46 @@ func FuzzCompose(f *testing.F) {
 			if b >= 0x80 && !l.utf8 {
 				t.Fatal("a header that is not ASCII")
 			}
+		}
+	})
+}
+
+// FuzzQuoted holds our quoted-printable against the library's: it reads back as the same text, line by line, and no line
+// is too long, begins with a dot or ends with a space.
+func FuzzQuoted(f *testing.F) {
+	for _, s := range []string{
+		"", ".", "..\n.", "a=b \n\tc\t\n", strings.Repeat("x", 76), strings.Repeat("x", 77), strings.Repeat("x", 75) + "=", strings.Repeat("x", 75) + ".y",
+		strings.Repeat("x", 74) + "é.", strings.Repeat(". ", 200), "\r\r\n\n", "--=_alternative\n", strings.Repeat("दीना ", 90),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		raw := appendQuoted(nil, text)
+		want := strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
+		got, err := io.ReadAll(quotedprintable.NewReader(bytes.NewReader(raw)))
+		if err != nil || strings.ReplaceAll(string(got), "\r\n", "\n") != want {
+			t.Fatalf("%q became %q, read as %q, %v", text, raw, got, err)
+		}
+		for line := range strings.SplitSeq(string(raw), "\r\n") {
+			if len(line) > 76 || strings.HasPrefix(line, ".") || strings.TrimRight(line, " \t") != line || strings.Contains(line, boundary) ||
+				strings.ContainsFunc(line, func(r rune) bool { return r != '\t' && (r < ' ' || r > '~') }) {
+				t.Fatalf("the line %q of %q", line, text)
+			}
+		}
+	})
+}
+
+// FuzzPlainDomain holds what is taken for plain against the full mapping.
+func FuzzPlainDomain(f *testing.F) {
+	for _, s := range []string{"acme.example", "a--b.example", "xn--bcher-kva.example", "1.2", "a-.b", "-a", "ab--c", strings.Repeat("a", 64), "A.b", "a..b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !isPlainDomain(s) {
+			return
+		}
+		if full, err := domains.ToASCII(s); err != nil || full != s {
+			t.Fatalf("%q is %q, %v", s, full, err)
 		}
 	})
 }

@@ -22,6 +22,12 @@ import (
 // and on a kept one, and holds what the client says against what the server took:
 // no error means once, Ambiguous at most once, and any other error never.
 func TestOutcomesAreTrue(t *testing.T) {
+	for name, server := range map[string]smtptest.Config{"commands in a row": {}, "one by one": {NoPipelining: true}} {
+		t.Run(name, func(t *testing.T) { outcomesAreTrue(t, server) })
+	}
+}
+
+func outcomesAreTrue(t *testing.T, server smtptest.Config) {
 	steps := []struct{ verb, op string }{
 		{"greeting", "greeting"}, {"EHLO", "starttls"}, // go-mail tries HELO then, and that offers no STARTTLS
 		{"STARTTLS", "starttls"}, {"AUTH", "auth"}, {"MAIL", "mail"}, {"RCPT", "rcpt"}, {"DATA", "data"}, {"content", "content"}, {".", "content"},
@@ -36,7 +42,7 @@ func TestOutcomesAreTrue(t *testing.T) {
 		smtptest.Reply(450, "", "busy"), smtptest.Reply(554, "", "no"), smtptest.Closing(smtptest.Reply(550, "5.7.1", "no\nand\nno")),
 		smtptest.Accepting(smtptest.Reset()), smtptest.Accepting(smtptest.Drop()), smtptest.Accepting(smtptest.Hang()), smtptest.Accepting(smtptest.Closing(smtptest.Raw("2"))),
 	}
-	s, _, acc := post(t, smtptest.Config{}, smtp.Config{})
+	s, _, acc := post(t, server, smtp.Config{})
 	cases, ambiguous := 0, 0
 	for _, step := range steps {
 		for fi, f := range faults {
@@ -113,7 +119,13 @@ func TestOutcomesAreTrue(t *testing.T) {
 
 // TestRefusalsOverTheWire takes some rows of the table through a real conversation, and goes on after each.
 func TestRefusalsOverTheWire(t *testing.T) {
-	s, c, acc := post(t, smtptest.Config{}, smtp.Config{})
+	for name, server := range map[string]smtptest.Config{"commands in a row": {}, "one by one": {NoPipelining: true}} {
+		t.Run(name, func(t *testing.T) { refusalsOverTheWire(t, server) })
+	}
+}
+
+func refusalsOverTheWire(t *testing.T, server smtptest.Config) {
+	s, c, acc := post(t, server, smtp.Config{})
 	for i, tc := range []struct {
 		verb    string
 		fault   smtptest.Fault
@@ -261,6 +273,25 @@ func TestNobodyIsThere(t *testing.T) {
 			t.Errorf("%v: %+v", e, *e)
 		}
 		lost.Close()
+	}
+}
+
+// TestAServerThatWouldTakeItForNobody refuses the sender or the recipient and says go on all the same: nothing is written
+// to it, and it is left.
+func TestAServerThatWouldTakeItForNobody(t *testing.T) {
+	for _, step := range []string{"MAIL", "RCPT"} {
+		s, c, acc := post(t, smtptest.Config{}, smtp.Config{})
+		s.Next(1, step, smtptest.Accepting(smtptest.Reply(550, "5.7.1", "no")))
+		e := smtpError(t, c.Send(t.Context(), acc, mail(1)))
+		if e.Op != strings.ToLower(step) || e.Code != 550 || e.Outcome != smtp.Rejected {
+			t.Errorf("%s: %v: %+v", step, e, *e)
+		}
+		if err := c.Send(t.Context(), acc, mail(2)); err != nil {
+			t.Error(step, err)
+		}
+		if opened, _, _ := s.Connections(); opened != 2 || len(s.Accepted()) != 1 || slices.Contains(s.Verbs(1), ".") {
+			t.Errorf("%s: %d connections, %d taken, %v", step, opened, len(s.Accepted()), s.Verbs(0))
+		}
 	}
 }
 

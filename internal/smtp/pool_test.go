@@ -78,7 +78,7 @@ func TestWeHaveEnough(t *testing.T) {
 
 // TestNoMoreThanAllowed keeps ten sends waiting for three connections.
 func TestNoMoreThanAllowed(t *testing.T) {
-	s, c, acc := post(t, smtptest.Config{}, smtp.Config{MaxPerAccount: 3})
+	s, c, acc := post(t, smtptest.Config{NoPipelining: true}, smtp.Config{MaxPerAccount: 3})
 	s.Next(-1, "DATA", smtptest.Hang())
 	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error)

@@ -17,10 +17,9 @@ import (
 
 // session is one connection to an account's server, signed in. One goroutine at a time uses it.
 //
-// It speaks MAIL, RCPT, DATA through go-mail's protocol client and not through
-// its Send: that asks NOOP and RSET for every message, goes on with a session
-// that the server has given up, and has a failure after the message was taken
-// look like one before.
+// It begins through go-mail's protocol client and speaks MAIL, RCPT, DATA itself: go-mail's Send asks NOOP and RSET for
+// every message, waits for each answer, goes on with a session that the server has given up, and has a failure after the
+// message was taken look like one before.
 type session struct {
 	key    login
 	conn   *conn
@@ -182,27 +181,53 @@ func (s *session) send(ctx context.Context, l *letter) *Error {
 	return e
 }
 
+// transact names the sender and the recipient, asks for leave to send the message and sends it. A server that takes
+// commands in a row (PIPELINING) is told all three at once; the message itself never goes out before it said go on.
 func (s *session) transact(ctx context.Context, l *letter) *Error {
-	// Only asked for where needed: a mail marked so is not passed on to servers that cannot read it.
-	s.client.SkipSMTPUTF8(!l.utf8)
-	if err := s.client.Mail("<" + l.from + ">"); err != nil {
-		return s.failed(ctx, "mail", err)
+	mail := "MAIL FROM:<" + l.from + ">"
+	if ok, _ := s.client.Extension("8BITMIME"); ok {
+		mail += " BODY=8BITMIME"
 	}
-	if err := s.client.Rcpt("<" + l.to + ">"); err != nil {
-		return s.abort(s.failed(ctx, "rcpt", err))
+	if l.utf8 { // only asked for where needed: a mail marked so is not passed on to servers that cannot read it
+		mail += " SMTPUTF8"
 	}
-	w, err := s.client.Data()
-	if err != nil {
-		return s.abort(s.failed(ctx, "data", err))
+	say := [...]struct {
+		op, line string
+		want     int
+	}{{"mail", mail, 250}, {"rcpt", "RCPT TO:<" + l.to + ">", 25}, {"data", "DATA", 354}}
+	row, _ := s.client.Extension("PIPELINING")
+	if row {
+		var all []byte
+		for _, c := range say {
+			all = appendLine(all, c.line)
+		}
+		if err := s.write(all); err != nil {
+			return s.failed(ctx, say[0].op, err)
+		}
+	}
+	for i, c := range say {
+		var err error
+		if !row {
+			err = s.write(appendLine(nil, c.line))
+		}
+		if err == nil {
+			_, _, err = s.client.Text.ReadResponse(c.want)
+		}
+		if err == nil {
+			continue
+		}
+		e := s.failed(ctx, c.op, err)
+		if row {
+			s.drain(len(say) - 1 - i)
+		}
+		if i > 0 {
+			s.abort()
+		}
+		return e
 	}
 	_ = s.conn.SetDeadline(time.Now().Add(s.cfg.DataTimeout))
-	content := w.(*wire.DataCloser)
-	if _, err = content.Write(l.raw); err == nil {
-		// The final dot. Closing content itself would take its answer too, and
-		// not tell a dot that was never written from one without an answer.
-		err = content.WriteCloser.Close()
-	}
-	if err != nil {
+	// With the final dot in one piece: if that cannot be written to its end, the dot is not there.
+	if err := s.write(append(l.raw, ".\r\n"...)); err != nil {
 		e := s.failed(ctx, "content", err)
 		e.retry = false
 		return e
@@ -221,12 +246,30 @@ func (s *session) transact(ctx context.Context, l *letter) *Error {
 	return e
 }
 
+func (s *session) write(text []byte) error {
+	if _, err := s.client.Text.W.Write(text); err != nil {
+		return err
+	}
+	return s.client.Text.W.Flush()
+}
+
+// drain reads the answers to what was said in a row behind a command that was refused. A server that would take the
+// message all the same is left: it has nobody to take it for.
+func (s *session) drain(answers int) {
+	for range answers {
+		if s.dead {
+			return
+		}
+		code, _, err := s.client.Text.ReadResponse(0)
+		s.dead = err != nil || code < 250 || code == 354 || code == 421
+	}
+}
+
 // abort ends a transaction that was refused in the middle.
-func (s *session) abort(e *Error) *Error {
+func (s *session) abort() {
 	if !s.dead && s.client.Reset() != nil {
 		s.dead = true
 	}
-	return e
 }
 
 // noop asks for nothing but an answer.

@@ -49,6 +49,10 @@ type Config struct {
 	// AllowCredentials lets pages of other allowed origins poll with cookies.
 	AllowCredentials bool
 
+	// Adapter joins this server to others, so that what is said to many reaches their
+	// sockets too. Default: none, the server is alone.
+	Adapter Adapter
+
 	// Logger hears of panics and of clients cut off. It is never given an address, a
 	// session id or anything a client sent. Default: slog.Default().
 	Logger *slog.Logger

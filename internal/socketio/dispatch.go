@@ -97,11 +97,12 @@ func (s *session) disconnect() {
 			slow = s.enqueue(disconnectFrame(name)) || slow
 		}
 	}
-	s.mu.Unlock()
+	// Before mu is given up: a client that hears this at once may be the first to close.
 	if slow {
-		s.close(ReasonSlowClient, abrupt)
+		s.closeHeld(ReasonSlowClient, abrupt)
+		return
 	}
-	s.close(ReasonForcedClose, polite)
+	s.closeHeld(ReasonForcedClose, polite)
 }
 
 // later runs f in a goroutine of its own, as soon as no handler of the client runs.

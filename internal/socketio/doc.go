@@ -39,7 +39,9 @@
 // clients then reconnect by themselves; give them a way to catch up.
 //
 // Polling keeps a session's state in this process: with several processes behind a
-// balancer use sticky sessions, or clients with transports: ["websocket"].
+// balancer use sticky sessions, or clients with transports: ["websocket"]. What is said
+// to many (Target) reaches the sockets of other processes through Config.Adapter; a
+// Cluster is one, over Redis or whatever publishes, together with JavaScript's servers.
 //
 // The deadlines of http.Server (ReadTimeout, WriteTimeout) are overridden for the
 // requests served here. Call Server.Close before http.Server.Shutdown, which
@@ -48,6 +50,6 @@
 // # What it is not
 //
 // Binary attachments are not supported: a client that sends one has its session
-// closed. Neither are connection state recovery, broadcasts across processes,
-// compression, JSONP, WebTransport, or Engine.IO 3.
+// closed. Neither are connection state recovery, compression, JSONP, WebTransport, or
+// Engine.IO 3.
 package socketio

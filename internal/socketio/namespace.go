@@ -49,6 +49,7 @@ type Namespace struct {
 	mu         sync.RWMutex
 	middleware []Middleware
 	onConnect  []func(*Socket)
+	onServer   map[string]ServerHandler
 	sockets    map[string]*Socket
 	rooms      map[string]map[*Socket]struct{}
 }
@@ -96,11 +97,12 @@ func (ns *Namespace) To(rooms ...string) Target { return Target{ns: ns, rooms: r
 // Emit sends an event to every socket of the namespace. See Target.Emit.
 func (ns *Namespace) Emit(event string, args ...any) error { return ns.All().Emit(event, args...) }
 
-// Target is a choice of sockets to send to. Its methods that return a Target leave the
-// original as it is.
+// Target is a choice of sockets to send to, also of those that other servers have
+// (Config.Adapter). Its methods that return a Target leave the original as it is.
 type Target struct {
 	ns       *Namespace
 	all      bool
+	local    bool // of this server only
 	rooms    []string
 	except   []string
 	volatile bool
@@ -138,7 +140,7 @@ func (t Target) Raw(event []byte) error {
 	return t.send(f)
 }
 
-// Sockets returns the sockets of the target, in no order.
+// Sockets returns the sockets of the target that this server has, in no order.
 func (t Target) Sockets() []*Socket {
 	var list []*Socket
 	t.ns.mu.RLock()
@@ -152,11 +154,17 @@ func (t Target) Disconnect(closeSession bool) {
 	for _, s := range t.Sockets() {
 		s.Disconnect(closeSession)
 	}
+	if a := t.adapter(); a != nil {
+		a.Disconnect(t.ns.name, t.selection(), closeSession)
+	}
 }
 
 func (t Target) send(f *frame) error {
 	if f.size() > t.ns.srv.cfg.MaxBuffered {
 		return ErrTooLarge
+	}
+	if a := t.adapter(); a != nil {
+		a.Broadcast(t.ns.name, t.selection(), f.data[len(appendHeader(nil, sioEvent, t.ns.name, -1)):])
 	}
 	f.shared = true
 	var slow []*session

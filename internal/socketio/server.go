@@ -32,6 +32,7 @@ type Server struct {
 	sessions   map[string]*session
 	perAddr    map[string]int
 	namespaces map[string]*Namespace
+	detach     []func() // from the adapter
 }
 
 // NewServer makes a server. Its namespaces are those that Of was called for.
@@ -63,6 +64,9 @@ func (srv *Server) Of(name string) *Namespace {
 	if ns == nil {
 		ns = &Namespace{srv: srv, name: name, sockets: map[string]*Socket{}, rooms: map[string]map[*Socket]struct{}{}}
 		srv.namespaces[name] = ns
+		if a := srv.cfg.Adapter; a != nil && !srv.closing.Load() {
+			srv.detach = append(srv.detach, a.Attach(ns))
+		}
 	}
 	return ns
 }
@@ -270,11 +274,16 @@ func (srv *Server) noteClose(reason string, backlog int64) {
 func (srv *Server) Close(ctx context.Context) error {
 	srv.mu.Lock()
 	srv.closing.Store(true)
+	detach := srv.detach
+	srv.detach = nil
 	sessions := make([]*session, 0, len(srv.sessions))
 	for _, s := range srv.sessions {
 		sessions = append(sessions, s)
 	}
 	srv.mu.Unlock()
+	for _, leave := range detach {
+		leave()
+	}
 	for _, s := range sessions {
 		s.close(ReasonServerShutdown, polite)
 	}

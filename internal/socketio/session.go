@@ -267,6 +267,11 @@ func (s *session) recovered(then func()) {
 // Neither mu nor a namespace's lock may be held.
 func (s *session) close(reason string, how farewell) {
 	s.mu.Lock()
+	s.closeHeld(reason, how)
+}
+
+// closeHeld is close where mu is held already; it is not any more afterwards.
+func (s *session) closeHeld(reason string, how farewell) {
 	if s.state != stateOpen {
 		var e ending
 		if s.state == stateDraining && how == abrupt {

@@ -67,6 +67,8 @@ type Field struct {
 	Type   Type
 	Multi  bool // several values ([]string); Eq and Prefix then mean "one of them"
 	Unique bool // no two records share a value; records without the field do not count
+	// Still says that updates seldom change it. It is a hint to the engine, and never needs to be true.
+	Still bool `json:"-"`
 }
 
 // Schema declares a kind.
@@ -232,4 +234,18 @@ func (f Field) check(v any) error {
 		return fmt.Errorf("store: value of type %T", v)
 	}
 	return nil
+}
+
+// Successor gives the least text above all that begin with a prefix, for engines; "" if there is none. Texts compare by
+// their bytes.
+func Successor(prefix string) string {
+	b := []byte(prefix)
+	for len(b) > 0 {
+		if last := len(b) - 1; b[last] < 0xff {
+			b[last]++
+			return string(b)
+		}
+		b = b[:len(b)-1]
+	}
+	return ""
 }

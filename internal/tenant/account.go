@@ -43,6 +43,8 @@ type Account struct {
 	Google         *Google   `json:"google,omitempty"`
 	Storage        *Storage  `json:"storage,omitempty"`
 	Settings       *Settings `json:"settings,omitempty"`
+	Move           *Move     `json:"move,omitempty"`
+	Moves          int64     `json:"moves,omitempty"` // how often its database changed
 	CreatedAt      time.Time `json:"createdAt,omitzero"`
 	UpdatedAt      time.Time `json:"updatedAt,omitzero"`
 	// SuspendedAt is when the client was last suspended: dashboard sessions from before are over.
@@ -200,6 +202,9 @@ func (a *Account) sealed() map[string]*string {
 	}
 	if s := a.Storage; s != nil {
 		m["storage.secretAccessKey"] = &s.SecretAccessKey
+	}
+	if v := a.Move; v != nil {
+		m[moveTo], m[moveFrom] = &v.To, &v.From
 	}
 	return m
 }

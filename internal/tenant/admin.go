@@ -42,6 +42,11 @@ func (r *Registry) Create(ctx context.Context, n NewClient) (*Account, string, e
 	if err := a.Validate(); err != nil {
 		return nil, "", fault.Bad("/timeZone", "%s", err)
 	}
+	if r.cfg.CheckDB != nil {
+		if err := r.cfg.CheckDB(code, n.DatabaseURL); err != nil {
+			return nil, "", err
+		}
+	}
 	if n.DatabaseURL != "" {
 		sealed, err := r.cfg.Ring.Seal(code, "databaseUrl", n.DatabaseURL.Reveal())
 		if err != nil {
@@ -56,6 +61,7 @@ func (r *Registry) Create(ctx context.Context, n NewClient) (*Account, string, e
 	if err != nil {
 		return nil, "", err
 	}
+	r.written(a.Code)
 	a.Version = 1
 	r.renew(code) // what is known of an earlier client of this code is over
 	r.remember(a)
@@ -154,6 +160,7 @@ func (r *Registry) Change(ctx context.Context, code string, edit func(*Account) 
 		a.Rev = RevOf(a.Code, a.Version+1)
 		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
 		case err == nil:
+			r.written(a.Code)
 			a.Version++
 			r.remember(a)
 			return a, nil
@@ -207,10 +214,14 @@ func (r *Registry) SetStatus(ctx context.Context, code, status string) (*Account
 		if a.Status == Erasing {
 			return fault.New(fault.Conflict, "client.erasing", "This client is being erased.")
 		}
-		if status == Suspended && a.Status != Suspended {
+		at := &a.Status
+		if a.Status == Moving && a.Move != nil { // what it will be once it is moved
+			at = &a.Move.Was
+		}
+		if status == Suspended && *at != Suspended {
 			a.SuspendedAt = r.cfg.Now().UTC()
 		}
-		a.Status = status
+		*at = status
 		return nil
 	})
 }
@@ -377,19 +388,26 @@ func (r *Registry) Erase(ctx context.Context, code string) error {
 	if err := r.vacate(ctx, code); err != nil {
 		return err
 	}
-	if err := r.cfg.DropDB(ctx, code); err != nil {
+	if err := r.cfg.DropDB(ctx, a); err != nil {
 		return err
 	}
 	if err := r.cfg.Services.Commit(ctx, Accounts.Remove(a)); err != nil {
 		return err
 	}
+	r.written(a.Code)
 	r.forget(code)
 	return nil
 }
 
 // BeginErase marks a client: from now on nobody can use it.
 func (r *Registry) BeginErase(ctx context.Context, code string) error {
-	_, err := r.Change(ctx, code, func(a *Account) error { a.Status = Erasing; return nil })
+	_, err := r.Change(ctx, code, func(a *Account) error {
+		if a.Status == Moving && a.Move != nil {
+			return fault.New(fault.Conflict, "client.moving", "This client is being moved. Erase it when that is done, or cancel the move's job.")
+		}
+		a.Status = Erasing
+		return nil
+	})
 	return err
 }
 
@@ -402,6 +420,9 @@ func (r *Registry) vacate(ctx context.Context, code string) error {
 		r.mu.RLock()
 		e := r.clients[code]
 		free := e == nil || (e.handle == nil && e.refs == 0 && e.closing == 0)
+		for o := range r.open { // it may have been left for another
+			free = free && o.code != code
+		}
 		r.mu.RUnlock()
 		if free {
 			return nil

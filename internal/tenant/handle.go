@@ -2,10 +2,11 @@ package tenant
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/store"
@@ -13,7 +14,7 @@ import (
 
 // Use gives a client at work, opening its database if need be. Call release once, when done; the database stays open
 // for the next caller until it is idle or the budget is needed. A client that is not registered is fault.NotFound; a
-// database that cannot be opened, fault.Unavailable. Suspended clients can be used: who may act is asked elsewhere.
+// database that cannot be had, fault.Unavailable, soon: nobody waits for a cluster that is away. Suspended clients can be used: who may act is asked elsewhere.
 func (r *Registry) Use(ctx context.Context, code string) (tn *Tenant, release func(), err error) {
 	r.mu.Lock()
 	e := r.clients[code]
@@ -21,58 +22,34 @@ func (r *Registry) Use(ctx context.Context, code string) (tn *Tenant, release fu
 		r.mu.Unlock()
 		return nil, nil, ErrUnknown()
 	}
+	if e.status == Moving {
+		r.mu.Unlock()
+		return nil, nil, ErrMoving()
+	}
 	if r.closed {
 		r.mu.Unlock()
 		return nil, nil, fault.New(fault.Unavailable, "stopping", "The engine is stopping.")
 	}
+	if err := r.held(e); err != nil {
+		r.mu.Unlock()
+		return nil, nil, err
+	}
 	e.refs++
 	r.busy++
 	tn = e.handle
+	var o *opening
+	if tn == nil {
+		o = r.begin(e)
+	}
 	r.mu.Unlock()
 	release = sync.OnceFunc(func() { r.release(e, true) })
 	if tn == nil {
-		if tn, err = r.openHandle(ctx, e); err != nil {
+		if tn, err = r.await(ctx, e, o); err != nil {
 			release()
 			return nil, nil, err
 		}
 	}
 	return tn, release, nil
-}
-
-func (r *Registry) openHandle(ctx context.Context, e *entry) (*Tenant, error) {
-	e.opening.Lock()
-	defer e.opening.Unlock()
-	r.mu.RLock()
-	tn := e.handle
-	r.mu.RUnlock()
-	if tn != nil {
-		return tn, nil
-	}
-	a, err := r.read(ctx, e.code)
-	if err != nil {
-		return nil, fault.Wrap(err, fault.Unavailable, "client.unavailable", "The client's database cannot be reached now.")
-	}
-	db, err := r.cfg.OpenDB(ctx, a)
-	if err != nil {
-		return nil, fault.Wrap(fmt.Errorf("open database of %s: %w", e.code, err), fault.Unavailable, "client.unavailable",
-			"The client's database cannot be reached now.")
-	}
-	tn = &Tenant{Code: e.code, DB: db, ring: r.cfg.Ring}
-	tn.account.Store(a)
-	r.mu.Lock()
-	for e.version > a.Version { // changed since it was read: who changed it must be served as it is now
-		r.mu.Unlock()
-		if a, err = r.read(ctx, e.code); err != nil {
-			return nil, fault.Wrap(errors.Join(err, db.Close()), fault.Unavailable, "client.unavailable", "The client's database cannot be reached now.")
-		}
-		tn.account.Store(a)
-		r.mu.Lock()
-	}
-	e.handle = tn
-	r.open[e] = true
-	r.mu.Unlock()
-	r.closeOldest()
-	return tn, nil
 }
 
 // Borrow gives a client whose database is open anyway, for upkeep: it does not count as use, so that an idle database
@@ -81,7 +58,7 @@ func (r *Registry) Borrow(code string) (tn *Tenant, release func(), ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.clients[code]
-	if e == nil || e.status == Erasing || r.closed || e.handle == nil {
+	if e == nil || e.status == Erasing || e.status == Moving || r.closed || e.handle == nil {
 		return nil, nil, false
 	}
 	e.refs++
@@ -97,7 +74,7 @@ func (r *Registry) release(e *entry, used bool) {
 		e.usedAt = r.cfg.Now()
 	}
 	var db store.DB
-	if e.refs == 0 && e.handle != nil && (r.closed || r.clients[e.code] != e) {
+	if e.refs == 0 && e.handle != nil && (r.closed || r.clients[e.code] != e || e.status == Moving) {
 		db = r.detach(e)
 	}
 	over := len(r.open) > r.cfg.MaxOpen
@@ -133,6 +110,9 @@ func (r *Registry) close(e *entry, db store.DB) {
 	r.mu.Unlock()
 }
 
+// closeAtOnce is how many databases are closed side by side: each waits for the disk.
+const closeAtOnce = 8
+
 // closeWhere closes the unused databases that pick chooses.
 func (r *Registry) closeWhere(pick func(*entry) bool) {
 	dbs := map[*entry]store.DB{}
@@ -143,9 +123,15 @@ func (r *Registry) closeWhere(pick func(*entry) bool) {
 		}
 	}
 	r.mu.Unlock()
+	var g errgroup.Group
+	g.SetLimit(closeAtOnce)
 	for e, db := range dbs {
-		r.close(e, db)
+		g.Go(func() error {
+			r.close(e, db)
+			return nil
+		})
 	}
+	_ = g.Wait()
 }
 
 func (r *Registry) closeIdle() {
@@ -176,6 +162,9 @@ func (r *Registry) closeOldest() {
 		r.close(oldest, db)
 	}
 }
+
+// Abandon ends the opening of databases that is under way: nobody waits for them any more. Close follows.
+func (r *Registry) Abandon() { r.endLife() }
 
 // Close closes every database, those in use when they are released. Wait for users first: it waits up to the
 // context's end for them.

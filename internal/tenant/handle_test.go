@@ -220,16 +220,16 @@ func TestDatabaseThatCannotBeOpened(t *testing.T) {
 	w.openNow("ACME")
 }
 
-// A caller that gives up while the database is being opened leaves the opening to the next.
+// A caller that gives up while the database is being opened leaves the others waiting for it.
 func TestOpeningGivenUp(t *testing.T) {
-	entered := make(chan struct{}, 10)
+	entered, gate := make(chan struct{}, 10), make(chan struct{})
 	w := newTown(t, func(w *town) {
 		w.onOpen = func(ctx context.Context, _ string) error {
 			entered <- struct{}{}
-			if w.opens.Load() > 1 {
-				return nil
+			select {
+			case <-gate:
+			case <-ctx.Done():
 			}
-			<-ctx.Done()
 			return ctx.Err()
 		}
 	})
@@ -253,8 +253,12 @@ func TestOpeningGivenUp(t *testing.T) {
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first: %v", err)
 	}
+	close(gate)
 	if err := <-second; err != nil {
 		t.Errorf("the second: %v", err)
+	}
+	if n := w.opens.Load(); n != 1 {
+		t.Errorf("opened %d times", n)
 	}
 }
 

@@ -38,6 +38,7 @@ type town struct {
 	log      *journal
 
 	opens    atomic.Int64
+	wrap     func(code string, db store.DB) store.DB      // what is opened; nil: nothing
 	onOpen   func(ctx context.Context, code string) error // may be nil
 	onDrop   func(code string) error                      // may be nil
 	mu       sync.Mutex
@@ -137,16 +138,20 @@ func (w *town) open() {
 				return nil, err
 			}
 		}
-		return sqlite.Open(ctx, w.file(a.Code), []store.Schema{notes})
+		db, err := sqlite.Open(ctx, w.file(a.Code), []store.Schema{notes})
+		if err != nil || w.wrap == nil {
+			return db, err
+		}
+		return w.wrap(a.Code, db), nil
 	}
-	cfg.DropDB = func(_ context.Context, code string) error {
+	cfg.DropDB = func(_ context.Context, a *tenant.Account) error {
 		if w.onDrop != nil {
-			if err := w.onDrop(code); err != nil {
+			if err := w.onDrop(a.Code); err != nil {
 				return err
 			}
 		}
 		for _, end := range []string{"-wal", "-shm", ""} {
-			if err := os.Remove(w.file(code) + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := os.Remove(w.file(a.Code) + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/fault"
@@ -25,14 +26,24 @@ type Config struct {
 	// OpenDB opens a client's database, making it if it is new.
 	OpenDB func(ctx context.Context, a *Account) (store.DB, error)
 	// DropDB erases a client's database for good; no error if it is not there.
-	DropDB func(ctx context.Context, code string) error
+	DropDB func(ctx context.Context, a *Account) error
+	// CheckDB tells what is wrong with the database that a new client would have, as far as its name tells, as a fault; nil:
+	// nothing ever is.
+	CheckDB func(code string, own secret.Text) error
 	// OnChange is called after a known client's account changed: held work may go on, or live views must end. status is "" of
 	// a client that is gone. It must not block.
 	OnChange func(code, status string)
-	Now      func() time.Time
-	Log      *slog.Logger
-	MaxOpen  int           // open databases at most, beyond those in use; 0: 200
-	IdleFor  time.Duration // a database unused for so long is closed; 0: 2 min
+	// OnBack is called when the database of a client can be had again that could not. It must not block; nil: nobody hears.
+	OnBack func(code string)
+	// Probe makes a call to a database, to find out whether it answers; nil: that it opens is enough.
+	Probe func(ctx context.Context, db store.DB) error
+	Now   func() time.Time
+	Log   *slog.Logger
+	// Trust is for how long a write to a client's database relies on what was last heard of its account; then the account is
+	// read anew before the write is said to stand. 0: no other process writes accounts.
+	Trust   time.Duration
+	MaxOpen int           // open databases at most, beyond those in use; 0: 200
+	IdleFor time.Duration // a database unused for so long is closed; 0: 2 min
 }
 
 // Registry knows every client and holds the open databases. Safe for concurrent use.
@@ -47,6 +58,13 @@ type Registry struct {
 	open    map[*entry]bool // those with an open handle, also of clients that are gone
 	busy    int             // uses not yet released, and databases being closed
 	closed  bool
+	life    context.Context // of what is being opened
+	endLife context.CancelFunc
+
+	heard atomic.Pointer[time.Time]         // all that was written before is known
+	look  chan struct{}                     // the next look is wanted now
+	told  map[string]bool                   // clients that it is wanted for; under mu
+	wrote atomic.Pointer[func(code string)] // OnWrite's
 
 	// Of Load, which one goroutine calls at a time.
 	cursor int64           // of Changes
@@ -65,8 +83,12 @@ type entry struct {
 	origins []string
 	rate    float64 // calls of its API a second; 0: the product's
 
-	opening sync.Mutex // held while the database is opened, so that others wait for the one opening
-	handle  *Tenant    // nil: closed
+	opening *opening    // of the database; nil: nobody opens it
+	ails    *ailment    // why the database cannot be had; nil: it can, for all that is known
+	sick    atomic.Bool // ails is not nil
+	wellAt  time.Time   // when that was last over
+	heardAt time.Time   // when its account was last read for a write
+	handle  *Tenant     // nil: closed
 	refs    int
 	closing int // of its databases, how many are being closed
 	usedAt  time.Time
@@ -85,19 +107,23 @@ func NewRegistry(cfg Config) *Registry {
 	if cfg.IdleFor == 0 {
 		cfg.IdleFor = 2 * time.Minute
 	}
-	return &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{},
-		origins: map[string]int{}, open: map[*entry]bool{}, again: map[string]bool{}}
+	r := &Registry{cfg: cfg, clients: map[string]*entry{}, byPhone: map[string]string{}, byWABA: map[string][]string{},
+		origins: map[string]int{}, open: map[*entry]bool{}, again: map[string]bool{}, told: map[string]bool{}, look: make(chan struct{}, 1)}
+	r.life, r.endLife = context.WithCancel(context.Background())
+	return r
 }
 
 // Load reads what changed in ClientSecrets since the last call: everything, the first time.
 func (r *Registry) Load(ctx context.Context) error {
 	for {
+		began := time.Now()
 		ids, next, err := r.cfg.Services.Changes(ctx, Accounts.Schema.Kind, r.cursor)
 		if err != nil {
 			return err
 		}
 		if len(ids) == 0 {
 			r.cursor = next
+			r.heard.Store(&began)
 			if len(r.again) == 0 {
 				return nil
 			}
@@ -120,8 +146,13 @@ func (r *Registry) Watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-r.look:
 		}
-		if err := r.Load(ctx); err != nil && ctx.Err() == nil {
+		err := r.reloadTold(ctx)
+		if err == nil {
+			err = r.Load(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			if !failing {
 				r.cfg.Log.Error("client registry cannot be refreshed; the last known state serves on", "error", err)
 			}
@@ -130,6 +161,41 @@ func (r *Registry) Watch(ctx context.Context) error {
 			failing = false
 		}
 		r.closeIdle()
+		r.tryAiling(ctx)
+	}
+}
+
+// Look has Watch look at once: another process may have written. It reads the clients that are named without asking
+// whether they changed, which a store may be able to tell seconds later only.
+func (r *Registry) Look(codes ...string) {
+	r.mu.Lock()
+	for _, code := range codes {
+		r.told[code] = true
+	}
+	r.mu.Unlock()
+	select {
+	case r.look <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Registry) reloadTold(ctx context.Context) error {
+	r.mu.Lock()
+	codes := slices.Sorted(maps.Keys(r.told))
+	clear(r.told)
+	r.mu.Unlock()
+	if len(codes) == 0 {
+		return nil
+	}
+	return r.reload(ctx, codes...)
+}
+
+// OnWrite sets what is called after this process wrote an account. It must not block.
+func (r *Registry) OnWrite(f func(code string)) { r.wrote.Store(&f) }
+
+func (r *Registry) written(code string) {
+	if f := r.wrote.Load(); f != nil {
+		(*f)(code)
 	}
 }
 
@@ -206,6 +272,7 @@ func (r *Registry) take(ctx context.Context, rec store.Record, a *Account) {
 	}
 	switch err := r.cfg.Services.Commit(ctx, Accounts.Update(&edited)); {
 	case err == nil:
+		r.written(a.Code)
 		edited.Version++
 		a = &edited
 		delete(r.again, a.Code)
@@ -237,6 +304,9 @@ func (r *Registry) remember(a *Account) {
 		return
 	}
 	changed := e.status != "" && e.version != a.Version
+	if e.handle != nil && r.parted(e.handle.Account(), a) {
+		e = r.leave(e)
+	}
 	r.unroute(e)
 	e.name, e.status, e.version, e.origins, e.rate = a.Name, a.Status, a.Version, a.AllowedOrigins, 0
 	if a.Settings != nil {
@@ -275,6 +345,9 @@ func (r *Registry) remember(a *Account) {
 		e.handle.account.Store(a)
 	}
 	r.mu.Unlock()
+	if a.Status == Moving {
+		r.closeWhere(func(e *entry) bool { return e.code == a.Code })
+	}
 	if changed && r.cfg.OnChange != nil {
 		r.cfg.OnChange(a.Code, a.Status)
 	}
@@ -351,6 +424,9 @@ func (r *Registry) Authenticate(code, key string) (string, error) {
 	}
 	if ok != 1 || key == "" {
 		return "", errKey()
+	}
+	if status == Moving {
+		return "", ErrMoving()
 	}
 	if status != Active {
 		return "", fault.New(fault.Forbidden, "client.suspended", "This client is suspended.")

@@ -41,6 +41,7 @@ func (r *Registry) Reseal(ctx context.Context, code string, seal func(field, sea
 		}
 		switch err := r.cfg.Services.Commit(ctx, Accounts.Update(a)); {
 		case err == nil:
+			r.written(a.Code)
 			a.Version++
 			r.remember(a)
 			return nil

@@ -24,7 +24,8 @@ type conn struct {
 	raw  net.Conn
 	link net.Conn // raw, or TLS over it
 	r    *bufio.Reader
-	nth  int // of all connections, from 1
+	nth  int    // of all connections, from 1
+	held []byte // answers that go out with the next, as more commands have come in already
 
 	tls, hello, extended bool
 	user                 string // signed in as
@@ -101,8 +102,17 @@ func (c *conn) line(most int) (string, error) {
 }
 
 func (c *conn) write(answer string) {
+	c.held = append(c.held, answer...)
+	c.flush()
+}
+
+func (c *conn) flush() {
+	if len(c.held) == 0 {
+		return
+	}
 	_ = c.raw.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	_, _ = io.WriteString(c.link, answer)
+	_, _ = c.link.Write(c.held)
+	c.held = c.held[:0]
 }
 
 // say makes an answer.
@@ -119,6 +129,9 @@ func (c *conn) do(verb, arg, to string, work func() string) error {
 	f := c.s.fault(*cmd)
 	if f != nil {
 		cmd.Fault = f.Name
+	}
+	if f != nil || c.s.cfg.Delay > 0 {
+		c.flush()
 	}
 	c.s.note(cmd)
 	answer := ""
@@ -151,8 +164,12 @@ func (c *conn) do(verb, arg, to string, work func() string) error {
 		}
 	}
 	c.s.change(func(*journal) { cmd.Code = code })
-	c.write(answer)
-	if f != nil && f.drop || verb == "QUIT" || code == 421 {
+	c.held = append(c.held, answer...)
+	over := f != nil && f.drop || verb == "QUIT" || code == 421
+	if over || c.r.Buffered() == 0 {
+		c.flush()
+	}
+	if over {
 		return errGone
 	}
 	return nil
@@ -246,6 +263,9 @@ func (c *conn) greet(extended bool, name string) string {
 		return "250 smtptest.invalid\r\n"
 	}
 	lines := []string{"smtptest.invalid", "8BITMIME"}
+	if !c.s.cfg.NoPipelining {
+		lines = append(lines, "PIPELINING")
+	}
 	if !c.s.cfg.NoEnhanced {
 		lines = append(lines, "ENHANCEDSTATUSCODES")
 	}

@@ -131,6 +131,13 @@ func (s *Server) Accepted() []Accepted {
 	return slices.Clone(s.journal.accepted)
 }
 
+// Taken is how many messages were taken so far.
+func (s *Server) Taken() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journal.nTaken
+}
+
 // Duplicates counts, for each Message-ID that was taken more than once, how many times it was.
 func (s *Server) Duplicates() map[string]int {
 	n := map[string]int{}

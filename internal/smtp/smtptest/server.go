@@ -24,6 +24,7 @@ type Config struct {
 	SMTPUTF8         bool          // offer it
 	Size             int           // the largest message, in bytes; 0: any, and SIZE is not offered
 	NoEnhanced       bool          // answer without RFC 3463 codes
+	NoPipelining     bool          // do not offer PIPELINING
 	MaxPerConnection int           // answer 421 to the message after so many, and close; 0: any number
 	Greylist         bool          // refuse each recipient's first message with 451
 	IdleTimeout      time.Duration // say 421 and close after so long without a command; 0: never

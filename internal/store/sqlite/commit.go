@@ -19,7 +19,7 @@ func (db *DB) Commit(ctx context.Context, writes ...store.Write) error {
 			return err
 		}
 		t := db.tables[writes[i].Kind]
-		steps[i] = step{Write: &writes[i], t: t, row: t.row(&writes[i])}
+		steps[i] = step{Write: &writes[i], t: t, row: t.row(&writes[i]), moving: t.moving(&writes[i])}
 	}
 	fn := func(tx *wtx) error {
 		for i := range steps {
@@ -38,8 +38,30 @@ func (db *DB) Commit(ctx context.Context, writes ...store.Write) error {
 // step is a write with what can be made ready outside of the writer.
 type step struct {
 	*store.Write
-	t   *table
-	row []any // the document and the single fields, as the statements take them
+	t      *table
+	row    []any // the document and the single fields, as the statements take them
+	moving []any // what updateMoving takes; nil: it is of no use
+}
+
+// moving is for an update that SQLite is to make without a look at the indexes of fields that seldom change: it writes
+// every index of which a column is set, whether the value is another or not.
+func (t *table) moving(w *store.Write) []any {
+	if w.Action != store.Put || w.IfVersion == 0 || t.updateMoving == "" {
+		return nil
+	}
+	args := append(make([]any, 0, 3+len(t.single)), text(w.Doc))
+	for _, f := range t.single {
+		if !f.Still {
+			args = append(args, w.Fields[f.Name])
+		}
+	}
+	args = append(args, w.ID, w.IfVersion)
+	for _, f := range t.single {
+		if f.Still {
+			args = append(args, w.Fields[f.Name])
+		}
+	}
+	return args
 }
 
 func (t *table) row(w *store.Write) []any {
@@ -113,9 +135,14 @@ func (db *DB) insert(tx *wtx, s *step) error {
 func (db *DB) put(tx *wtx, s *step) error {
 	var n int64
 	var err error
-	if s.IfVersion == 0 {
+	if s.moving != nil {
+		n, err = tx.exec(s.t.updateMoving, s.moving...)
+	}
+	switch {
+	case err != nil || n > 0:
+	case s.IfVersion == 0:
 		n, err = tx.exec(s.t.update, append(s.row, s.ID)...)
-	} else {
+	default:
 		n, err = tx.exec(s.t.updateIf, append(s.row, s.ID, s.IfVersion)...)
 	}
 	if err != nil {

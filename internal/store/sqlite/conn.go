@@ -291,5 +291,6 @@ func isContract(err error) bool {
 			return true
 		}
 	}
-	return false
+	var r store.Refusal
+	return errors.As(err, &r)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
 )
@@ -159,3 +160,6 @@ func (db *DB) Changes(ctx context.Context, kind string, since int64) (ids []stri
 
 // Close is store.DB's.
 func (db *DB) Close() error { return db.f.close() }
+
+// OnCommit sets what hears of every commit: how many callers shared it, and how long it took. It must not block.
+func (db *DB) OnCommit(f func(group int, took time.Duration)) { db.f.observe.Store(&f) }

@@ -146,3 +146,35 @@ func TestPlans(t *testing.T) {
 		}
 	}
 }
+
+// TestUpdatesLeaveStillFieldsAlone: an update that changes no field that seldom changes opens none of their indexes.
+func TestUpdatesLeaveStillFieldsAlone(t *testing.T) {
+	db := openFresh(t, []store.Schema{{
+		Kind: "recipients", Fields: []store.Field{{Name: "campaign", Still: true}, {Name: "state"}, {Name: "at", Type: store.Int, Still: true}},
+	}}).(*DB)
+	opened := func(sql string, args ...any) (n int) {
+		err := db.f.read(context.Background(), func(c *conn) error {
+			for r, err := range c.rows(context.Background(), "EXPLAIN "+sql, args...) {
+				if err != nil {
+					return err
+				}
+				if r.text(1) == "OpenWrite" {
+					n++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	w := store.Write{Action: store.Put, Kind: "recipients", ID: "a", IfVersion: 1, Doc: []byte(`{}`), Fields: store.Fields{"campaign": "c", "state": "s", "at": int64(1)}}
+	table := db.tables["recipients"]
+	if n := opened(table.updateIf, append(table.row(&w), "a", int64(1))...); n != 5 {
+		t.Errorf("a full update opens %d, the table, its ids and three indexes wanted", n)
+	}
+	if n := opened(table.updateMoving, table.moving(&w)...); n != 3 {
+		t.Errorf("an update opens %d, the table, its ids and one index wanted", n)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
@@ -30,6 +31,8 @@ type file struct {
 	w       *conn          // the writer goroutine's own
 	tuning  string         // so is this: pragmas of w beyond the usual
 	relaxed bool           // and this: w's COMMIT does not wait for the disk now
+
+	observe atomic.Pointer[func(group int, took time.Duration)] // OnCommit's
 
 	mu      sync.Mutex
 	closed  bool

@@ -227,7 +227,7 @@ func compare(f store.Field, column string, term store.Term) (cond, error) {
 			return c, fmt.Errorf("a prefix of %s, which is no text", f.Name)
 		}
 		c.sql = column + " >= ?"
-		if end := successor(term.Values[0].(string)); end != "" {
+		if end := store.Successor(term.Values[0].(string)); end != "" {
 			c.sql += " AND " + column + " < ?"
 			c.args = []any{term.Values[0], end}
 		}
@@ -235,19 +235,6 @@ func compare(f store.Field, column string, term store.Term) (cond, error) {
 		return c, fmt.Errorf("unknown operator %d", term.Op)
 	}
 	return c, nil
-}
-
-// successor gives the least text above all that begin with prefix; "" if there is none.
-func successor(prefix string) string {
-	b := []byte(prefix)
-	for len(b) > 0 {
-		if last := len(b) - 1; b[last] < 0xff {
-			b[last]++
-			return string(b)
-		}
-		b = b[:len(b)-1]
-	}
-	return ""
 }
 
 // in binds some values singly, in a number of lengths small enough to keep the statements prepared, and many as a

@@ -39,7 +39,7 @@ const (
 // Inbox keeps webhooks' bytes in one file per UTC day, opened on demand. It is a store.Inbox.
 type Inbox struct {
 	dir string
-	ids deliveryIDs
+	ids store.DeliveryIDs
 
 	mu     sync.Mutex
 	closed bool
@@ -69,7 +69,7 @@ func OpenInbox(dir string, now func() time.Time) (*Inbox, error) {
 	if err := syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, unavailable(err)
 	}
-	return &Inbox{dir: dir, ids: deliveryIDs{now: now}, days: map[string]*day{}}, nil
+	return &Inbox{dir: dir, ids: store.DeliveryIDs{Now: now}, days: map[string]*day{}}, nil
 }
 
 // Receive implements store.Inbox.
@@ -77,7 +77,7 @@ func (in *Inbox) Receive(ctx context.Context, d *store.Delivery) error {
 	if len(d.Body) > store.MaxDoc || len(d.Client) > store.MaxID {
 		return fmt.Errorf("%w: delivery of %d bytes", store.ErrTooLarge, len(d.Body))
 	}
-	id, at := in.ids.next()
+	id, at := in.ids.Next()
 	body := d.Body
 	if body == nil {
 		body = []byte{} // NULL is no body
@@ -113,11 +113,11 @@ func (in *Inbox) Settle(ctx context.Context, settlements ...store.Settlement) er
 		default:
 			return invalid("no state of a delivery: %q", string(s.State))
 		}
-		if at, ok := deliveryTime(s.ID); ok {
+		if at, ok := store.DeliveryTime(s.ID); ok {
 			byDay[dayOf(at)] = append(byDay[dayOf(at)], s)
 		}
 	}
-	now := in.ids.now().UnixMilli()
+	now := in.ids.Now().UnixMilli()
 	for name, ss := range byDay {
 		err := in.use(ctx, name, false, func(f *file) error {
 			return f.write(ctx, func(tx *wtx) error {
@@ -180,7 +180,7 @@ func settle(tx *wtx, s store.Settlement, now int64) error {
 func (in *Inbox) Replay(ctx context.Context, ids ...string) ([]string, error) {
 	byDay := map[string][]string{}
 	for _, id := range ids {
-		if at, ok := deliveryTime(id); ok {
+		if at, ok := store.DeliveryTime(id); ok {
 			byDay[dayOf(at)] = append(byDay[dayOf(at)], id)
 		}
 	}
@@ -225,7 +225,7 @@ func (in *Inbox) Drop(ctx context.Context, settled, unsettled time.Duration) err
 	if err != nil {
 		return err
 	}
-	now := in.ids.now()
+	now := in.ids.Now()
 	for _, name := range names {
 		start, err := time.Parse(dayLayout, name)
 		if err != nil {
@@ -359,7 +359,7 @@ func openDay(path string, create bool) (*file, error) {
 
 // closeIdle closes days before today that nobody used for a while.
 func (in *Inbox) closeIdle() {
-	today := dayOf(in.ids.now().UnixMilli())
+	today := dayOf(in.ids.Now().UnixMilli())
 	var idle []*day
 	in.mu.Lock()
 	for name, d := range in.days {
@@ -407,3 +407,6 @@ func (in *Inbox) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// dayOf names the UTC day of a time.
+func dayOf(ms int64) string { return msTime(ms).Format(dayLayout) }

@@ -38,9 +38,9 @@ func (in *Inbox) Pending(ctx context.Context, before time.Time, after string, li
 	if before.Nanosecond()%int(time.Millisecond) > 0 {
 		end++
 	}
-	below := firstIDAt(end)
+	below := store.FirstDeliveryID(end)
 	first := ""
-	if at, ok := deliveryTime(after); ok {
+	if at, ok := store.DeliveryTime(after); ok {
 		first = dayOf(at)
 	}
 	names, err := in.list()
@@ -86,7 +86,7 @@ func (in *Inbox) read(ctx context.Context, name string, fn func(c *conn) error) 
 // Delivery implements store.Inbox.
 func (in *Inbox) Delivery(ctx context.Context, id string) (store.Delivery, error) {
 	var d store.Delivery
-	if at, ok := deliveryTime(id); ok {
+	if at, ok := store.DeliveryTime(id); ok {
 		err := in.read(ctx, dayOf(at), func(c *conn) error {
 			r, err := c.first(ctx, `SELECT `+deliveryColumns+`, b.body FROM deliveries d JOIN bodies b ON b.n = d.n WHERE d._id = ?`, id)
 			if err == nil && r != nil {
@@ -114,7 +114,7 @@ func (in *Inbox) Deliveries(ctx context.Context, f store.DeliveryFilter) ([]stor
 	limit = min(limit, 1000)
 	below, last := "dlv_~", "~" // beyond every id and day
 	if f.After != "" {
-		at, ok := deliveryTime(f.After)
+		at, ok := store.DeliveryTime(f.After)
 		if !ok {
 			return nil, nil
 		}

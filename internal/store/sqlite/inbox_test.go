@@ -197,26 +197,3 @@ func TestInboxFolder(t *testing.T) {
 		t.Errorf("a closed day: %v", err)
 	}
 }
-
-func TestDeliveryIDs(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	g := deliveryIDs{now: func() time.Time { return now }}
-	last := ""
-	for i := range 10_000 {
-		if i == 9_000 {
-			now = now.Add(-500 * time.Millisecond) // a small correction of the clock
-		}
-		id, ms := g.next()
-		if at, ok := deliveryTime(id); !ok || at != ms || id <= last || len(id) != 36 || id[16] != '7' || !strings.ContainsAny(id[20:21], "89ab") {
-			t.Fatalf("%s after %s; time %d, want %d", id, last, at, ms)
-		}
-		if first := firstIDAt(ms); id < first || firstIDAt(ms+1) < id {
-			t.Fatalf("%s is not between %s and the next millisecond", id, first)
-		}
-		last = id
-	}
-	now = now.Add(-24 * time.Hour)
-	if _, ms := g.next(); ms != now.UnixMilli() {
-		t.Errorf("a clock set back by a day is not believed: %d", ms)
-	}
-}

@@ -4,66 +4,27 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/turn"
 )
-
-// The queue's tables. Times are Unix milliseconds, NULL where there is none.
-//
-// Every index but two (id, tenant) is partial, so that a finished job is in none that a claim, a beat or a
-// promotion reads: five million of them cost those nothing. n is the order in which jobs were made.
-// lanes counts the jobs of every state in the transaction that changes them; nothing ever counts rows.
-// jobKeys outlives jobs: state, token and keepUntil are set when the row of its job is pruned.
-const queueSchema = `
-CREATE TABLE IF NOT EXISTS jobs (
-	n INTEGER PRIMARY KEY, _id TEXT NOT NULL, tenant TEXT NOT NULL, type TEXT NOT NULL, lane TEXT NOT NULL,
-	payload TEXT NOT NULL, state TEXT NOT NULL, runAt INTEGER NOT NULL, expiresAt INTEGER,
-	attempt INTEGER NOT NULL DEFAULT 0, maxAttempts INTEGER NOT NULL, starts INTEGER NOT NULL DEFAULT 0,
-	crashes INTEGER NOT NULL DEFAULT 0, token INTEGER NOT NULL DEFAULT 0, owner TEXT, leaseUntil INTEGER,
-	uniqueKey TEXT, payloadHash TEXT, holdsKey INTEGER NOT NULL DEFAULT 0, causation TEXT,
-	cancelRequested INTEGER NOT NULL DEFAULT 0, errors TEXT, result TEXT,
-	createdAt INTEGER NOT NULL, startedAt INTEGER, endedAt INTEGER
-);
-CREATE UNIQUE INDEX IF NOT EXISTS jobsId ON jobs (_id);
-CREATE INDEX IF NOT EXISTS jobsTenant ON jobs (tenant, type);
-CREATE INDEX IF NOT EXISTS jobsReady ON jobs (lane, runAt) WHERE state = 'ready';
-CREATE INDEX IF NOT EXISTS jobsRunning ON jobs (owner) WHERE state = 'running';
-CREATE INDEX IF NOT EXISTS jobsDue ON jobs (runAt) WHERE state = 'scheduled';
-CREATE INDEX IF NOT EXISTS jobsRare ON jobs (state, tenant)
-	WHERE state <> 'ready' AND state <> 'running' AND state <> 'succeeded';
-CREATE INDEX IF NOT EXISTS jobsExpiry ON jobs (expiresAt) WHERE expiresAt IS NOT NULL AND endedAt IS NULL;
-CREATE INDEX IF NOT EXISTS jobsEnded ON jobs (state, holdsKey, endedAt) WHERE endedAt IS NOT NULL;
-CREATE TABLE IF NOT EXISTS jobKeys (
-	tenant TEXT NOT NULL, uniqueKey TEXT NOT NULL, jobId TEXT NOT NULL, payloadHash TEXT NOT NULL,
-	state TEXT, token INTEGER, keepUntil INTEGER, PRIMARY KEY (tenant, uniqueKey)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS jobKeysPruned ON jobKeys (keepUntil) WHERE keepUntil IS NOT NULL;
-CREATE TABLE IF NOT EXISTS lanes (
-	lane TEXT NOT NULL PRIMARY KEY, tenant TEXT NOT NULL,
-	scheduled INTEGER NOT NULL, ready INTEGER NOT NULL, running INTEGER NOT NULL, parked INTEGER NOT NULL,
-	succeeded INTEGER NOT NULL, dead INTEGER NOT NULL, cancelled INTEGER NOT NULL, expired INTEGER NOT NULL,
-	vtime INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS lanesReady ON lanes (vtime) WHERE ready > 0;
-CREATE INDEX IF NOT EXISTS lanesTenant ON lanes (tenant);`
 
 // busyFile tunes the writing connection of a file that takes the traffic of all clients: the index pages that every
 // commit touches meet in a larger cache, and in a longer log before they are copied into the file.
 const busyFile = "PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 33554432"
 
+// queueFile is busyFile for a file in which each job's row is written several times: the writer waits for the copying and
+// its syncs, and what is in the log more than once is copied once. After a crash 64 MB of log are read again, which takes
+// a fraction of a second.
+const queueFile = "PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 16000; PRAGMA journal_size_limit = 100663296"
+
 const (
-	maxPayload   = 64 << 10         // bytes of a payload or a result
-	keyKept      = 72 * time.Hour   // a unique key is known so long after its job's end
-	callerLease  = 15 * time.Second // of a job made with ClaimFor
-	maxCrashes   = 3                // poison
-	maxErrors    = 10               // kept of a job
-	maxClockStep = 2 * time.Second  // what a clock may be corrected by without the leases following
-	promoteBatch = 500              // jobs moved in one commit
-	never        = math.MaxInt64    // "no time known", in milliseconds
+	maxClockStep = 2 * time.Second // what a clock may be corrected by without the leases following
+	promoteBatch = 500             // jobs moved in one commit
+	never        = turn.Never      // "no time known", in milliseconds
 )
 
 // states are all states, in the order of the columns of lanes.
@@ -85,16 +46,20 @@ func stateIndex(s store.State) int {
 type Queue struct {
 	f    *file
 	now  func() time.Time
-	wake chan struct{}
 	due  atomic.Int64 // when the first scheduled job known is due, Unix ms
+	busy atomic.Bool  // the last claim found jobs
 
-	swept atomic.Pointer[func(ids ...string)] // OnSweep's
+	swept     atomic.Pointer[func(ids ...string)] // OnSweep's
+	listeners store.Listeners
+	resting   restings
+	runs      runs
 
 	// Of the writer: used inside file.write only, which runs one function at a time. They are hints;
 	// what must be right is in the tables.
-	read   time.Time         // the clock at the last change
-	floor  int64             // the vtime of the lane served last
-	barren map[string]barren // lanes whose ready jobs are of types that a claim did not know
+	read   time.Time // the clock at the last change that is committed
+	within *wtx      // the transaction that readIn is of
+	readIn time.Time // the clock at the last change in it, which may not be committed
+	mem    *turn.Memory
 }
 
 // OpenQueue opens the queue in a database's file; its tables are made if they are missing. now is the only
@@ -104,13 +69,13 @@ func OpenQueue(ctx context.Context, db *DB, now func() time.Time) (*Queue, error
 }
 
 func openQueue(ctx context.Context, f *file, now func() time.Time) (*Queue, error) {
-	q := &Queue{f: f, now: now, wake: make(chan struct{}, 1), barren: map[string]barren{}}
+	q := &Queue{f: f, now: now, mem: turn.NewMemory()}
 	q.due.Store(never)
 	err := f.write(ctx, func(tx *wtx) error {
-		if err := f.tune(tx, busyFile); err != nil {
+		if err := f.tune(tx, queueFile); err != nil {
 			return err
 		}
-		if err := tx.script(queueSchema); err != nil {
+		if err := upgradeQueue(tx); err != nil {
 			return err
 		}
 		// What an operator's hand changed in jobs would otherwise never be claimed.
@@ -120,34 +85,30 @@ func openQueue(ctx context.Context, f *file, now func() time.Time) (*Queue, erro
 		if err != nil {
 			return err
 		}
-		r, err := tx.first(`SELECT coalesce((SELECT min(vtime) FROM lanes WHERE ready > 0), (SELECT max(vtime) FROM lanes), 0)`)
-		if err != nil {
+		// While no process ran, the clock may have been set back: who held these leases is gone all the same.
+		lease := now().UnixMilli() + store.CallerLease.Milliseconds()
+		if _, err := tx.exec(`UPDATE jobs INDEXED BY jobsRunning SET leaseUntil = ? WHERE state = 'running' AND leaseUntil > ?`, lease, lease); err != nil {
 			return err
 		}
-		q.floor, q.read = r.int(0), now()
+		for class := range q.mem.Floor {
+			r, err := tx.first(`SELECT coalesce((SELECT min(vtime) FROM lanes WHERE class = ?1 AND ready > 0), (SELECT max(vtime) FROM lanes WHERE class = ?1), 0)`, class)
+			if err != nil {
+				return err
+			}
+			q.mem.Floor[class] = r.int(0)
+		}
+		q.read = now()
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	q.signal()
 	return q, nil
 }
-
-// Wake gives a value after commits that made a job ready, or due earlier than was known; several commits may
-// be told by one value. It is meant for one receiver in this process.
-func (q *Queue) Wake() <-chan struct{} { return q.wake }
 
 // OnSweep sets what hears of jobs that changed by themselves, after the commit: that expired, or whose lease ran out. Of
 // all other changes the caller of a method knows. f must not block.
 func (q *Queue) OnSweep(f func(ids ...string)) { q.swept.Store(&f) }
-
-func (q *Queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
 
 var _ store.Queue = (*Queue)(nil)
 
@@ -156,21 +117,39 @@ type change struct {
 	*wtx
 	q     *Queue
 	now   int64 // Unix ms
+	nanos int64
 	lanes map[string]*laneChange
-	ready bool  // a job became ready
-	due   int64 // the earliest job scheduled
+	types map[ofType]*typeChange
+	made  map[string]int // jobs, by type
+	crash int            // executions that ended with their leases
+	ready bool           // a job became ready
+	due   int64          // the earliest job scheduled
 	swept []string
-}
-
-type laneChange struct {
-	tenant string
-	n      [len(states)]int64
-	vtime  int64
+	asked []string      // running jobs, to cancel
+	owing bool          // a job ended by itself
+	rests []store.Pause // that began
 }
 
 // change runs fn in a transaction, keeps the lanes in step and tells the runner.
 func (q *Queue) change(ctx context.Context, fn func(c *change) error) error {
 	return q.f.write(ctx, q.changing(fn))
+}
+
+// changeTogether is change for what many callers do at once: their steps share a change. A step must be able to be done
+// again.
+func (q *Queue) changeTogether(ctx context.Context, step jointStep) error {
+	return q.f.writeJoint(ctx, q.together, step)
+}
+
+func (q *Queue) together(tx *wtx, steps []jointStep) error {
+	return q.changing(func(c *change) error {
+		for _, step := range steps {
+			if err := step(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})(tx)
 }
 
 // changeRedoable is change for what is made again if a power cut undoes it: a claim, a beat.
@@ -180,8 +159,14 @@ func (q *Queue) changeRedoable(ctx context.Context, fn func(c *change) error) er
 
 func (q *Queue) changing(fn func(c *change) error) func(tx *wtx) error {
 	return func(tx *wtx) error {
-		c := &change{wtx: tx, q: q, lanes: map[string]*laneChange{}, due: never}
-		if err := c.readClock(); err != nil {
+		c := &change{wtx: tx, q: q, lanes: map[string]*laneChange{}, types: map[ofType]*typeChange{}, due: never}
+		before, sound := q.lastRead(tx), false
+		defer func() {
+			if !sound { // the leases are where they were
+				q.within, q.readIn = tx, before
+			}
+		}()
+		if err := c.readClock(before); err != nil {
 			return err
 		}
 		if err := fn(c); err != nil {
@@ -190,13 +175,20 @@ func (q *Queue) changing(fn func(c *change) error) func(tx *wtx) error {
 		if err := c.flush(); err != nil {
 			return err
 		}
+		if err := c.flushTypes(); err != nil {
+			return err
+		}
+		sound = true
 		if f := q.swept.Load(); f != nil && len(c.swept) > 0 {
 			tx.onCommit(func() { (*f)(c.swept...) })
+		}
+		if len(c.asked) > 0 || c.owing || len(c.rests) > 0 || c.made != nil || c.crash > 0 {
+			tx.onCommit(func() { c.report() })
 		}
 		if c.ready || c.due < never {
 			tx.onCommit(func() {
 				if sooner := q.sooner(c.due); sooner || c.ready {
-					q.signal()
+					q.listeners.Ready()
 				}
 			})
 		}
@@ -217,16 +209,29 @@ func (q *Queue) sooner(due int64) bool {
 	}
 }
 
+// lastRead is the clock that the leases stand by as a transaction has them.
+func (q *Queue) lastRead(tx *wtx) time.Time {
+	if q.within == tx {
+		return q.readIn
+	}
+	return q.read
+}
+
 // readClock sets the change's time. Where the wall clock was stepped, or stood still while the machine slept,
 // the leases are moved by as much: their owners had no more and no less time to prolong them.
-func (c *change) readClock() error {
-	now := c.q.now()
-	step := clockStep(c.q.read, now)
-	c.q.read, c.now = now, now.UnixMilli()
+func (c *change) readClock(last time.Time) error {
+	q, now := c.q, c.q.now()
+	step := clockStep(last, now)
+	q.within, q.readIn, c.now, c.nanos = c.wtx, now, now.UnixMilli(), now.UnixNano()
+	c.onCommit(func() { q.read, q.within = now, nil })
 	if step.Abs() <= maxClockStep {
 		return nil
 	}
 	_, err := c.exec(`UPDATE jobs INDEXED BY jobsRunning SET leaseUntil = leaseUntil + ? WHERE state = 'running'`, step.Milliseconds())
+	if err != nil {
+		return err
+	}
+	_, err = c.exec(`UPDATE lanes SET limitedUntil = 0, eligibleAt = pausedUntil WHERE limitedUntil > 0`)
 	return err
 }
 
@@ -235,52 +240,12 @@ func clockStep(from, to time.Time) time.Duration {
 	return to.Round(0).Sub(from.Round(0)) - to.Sub(from)
 }
 
-// move counts a job that goes from one state to another; "" is none.
-func (c *change) move(lane, tenant string, from, to store.State) {
-	l := c.lane(lane, tenant)
-	if i := stateIndex(from); i >= 0 {
-		l.n[i]--
-	}
-	if i := stateIndex(to); i >= 0 {
-		l.n[i]++
-	}
-	if to == store.Ready {
-		c.ready = true
-		delete(c.q.barren, lane)
-	}
-}
-
-func (c *change) lane(lane, tenant string) *laneChange {
-	l := c.lanes[lane]
-	if l == nil {
-		l = &laneChange{tenant: tenant}
-		c.lanes[lane] = l
-	}
-	return l
-}
-
-// flush writes the lanes. One that becomes ready again starts at the floor: being idle earns no credit.
-func (c *change) flush() error {
-	for lane, l := range c.lanes {
-		_, err := c.exec(`INSERT INTO lanes (lane, tenant, scheduled, ready, running, parked, succeeded, dead, cancelled, expired, vtime)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (lane) DO UPDATE SET
-			scheduled = scheduled + excluded.scheduled, ready = ready + excluded.ready, running = running + excluded.running,
-			parked = parked + excluded.parked, succeeded = succeeded + excluded.succeeded, dead = dead + excluded.dead,
-			cancelled = cancelled + excluded.cancelled, expired = expired + excluded.expired,
-			vtime = CASE WHEN ready <= 0 AND excluded.ready > 0 THEN max(vtime, ?) ELSE vtime END + ?`,
-			lane, l.tenant, l.n[0], l.n[1], l.n[2], l.n[3], l.n[4], l.n[5], l.n[6], l.n[7], c.q.floor+l.vtime,
-			c.q.floor, l.vtime)
-		if err != nil {
-			return err
-		}
-	}
-	clear(c.lanes)
-	return nil
-}
-
 // jobColumns are what scanJob reads.
 const jobColumns = `_id, tenant, type, lane, payload, state, runAt, expiresAt, attempt, maxAttempts, starts, crashes,
-	token, owner, leaseUntil, uniqueKey, causation, errors, result, createdAt, startedAt, endedAt`
+	token, owner, leaseUntil, uniqueKey, causation, errors, result, createdAt, startedAt, endedAt, pair, home`
+
+// jobColumnCount is how many they are.
+const jobColumnCount = 24
 
 func scanJob(r row) store.Job {
 	j := store.Job{
@@ -289,8 +254,13 @@ func scanJob(r row) store.Job {
 		RunAt: timeAt(r, 6), ExpiresAt: timeAt(r, 7),
 		Attempt: int(r.int(8)), MaxAttempts: int(r.int(9)), Starts: int(r.int(10)), Crashes: int(r.int(11)),
 		Token: r.int(12), Owner: r.text(13), LeaseUntil: timeAt(r, 14), UniqueKey: r.text(15),
-		CreatedAt: timeAt(r, 19), StartedAt: timeAt(r, 20), EndedAt: timeAt(r, 21),
+		CreatedAt: timeAt(r, 19), StartedAt: timeAt(r, 20), EndedAt: timeAt(r, 21), Pair: r.text(22),
 	}
+	home := j.Lane
+	if !r.null(23) {
+		home = r.text(23)
+	}
+	_, _, j.Class = store.SplitLane(home)
 	// Both are ours; what an operator's hand broke in them must not keep the job from running.
 	if !r.null(16) {
 		_ = json.Unmarshal([]byte(r.text(16)), &j.Causation)
@@ -313,7 +283,7 @@ func scanErrors(s string) (es []store.JobError) {
 func withError(column string, e store.JobError) string {
 	e.At = e.At.UTC()
 	es := append(scanErrors(column), e)
-	es = es[max(0, len(es)-maxErrors):]
+	es = es[max(0, len(es)-store.MaxErrors):]
 	b, err := json.Marshal(es)
 	if err != nil { // only a year beyond 9999 does not marshal
 		return column
@@ -358,6 +328,4 @@ func anys[T ~string](ss []T) []any {
 	return out
 }
 
-func invalid(format string, args ...any) error {
-	return fmt.Errorf("store: "+format, args...)
-}
+func invalid(format string, args ...any) error { return store.Refusal(fmt.Sprintf(format, args...)) }

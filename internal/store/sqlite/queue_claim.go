@@ -1,36 +1,27 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
-	"math"
+	"encoding/json"
+	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/turn"
 )
 
-const (
-	quantum    = 4               // jobs of one lane at a turn
-	stride     = 1000            // of a lane's vtime for one job
-	barrenFor  = 5 * time.Second // how long a barren lane is passed over
-	expireMost = 2000            // jobs that one claim may expire
-)
-
-// barren says that a lane held no ready job of these types; it is forgotten when a job of the lane becomes
-// ready, and after a while, because what it was learnt from may have been rolled back.
-type barren struct {
-	types string
-	until time.Time
-}
+// expireMost is how many jobs one claim may expire.
+const expireMost = 2000
 
 // Claim implements store.Queue.
 //
-// Lanes are served by virtual time: each takes at most quantum jobs, its vtime grows by what it took, and what
-// slots are left then are given in further turns. A lane whose ready jobs are all of unknown types is read
-// once in barrenFor; one that mixes many unknown jobs before known ones is read through at every claim, which
+// Of a class, those tenants are served first that hold fewest of the worker's slots, and among them lanes by virtual time,
+// which grows by what a lane took; what slots are left then are given in further turns. A lane whose ready jobs are all of unknown types is read
+// once in a while; one that mixes many unknown jobs before known ones is read through at every claim, which
 // is slow (0.1 s for 100,000) but delays nobody else's turn. Without Types nothing is claimed. A lane that has
-// all that MaxPerTenant and MaxPerLane allow is passed over: what is left of the slots stays free.
+// all that it may have at once is passed over: what is left of the slots stays free.
 func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, error) {
 	if r.Owner == "" || r.Lease <= 0 {
 		return nil, invalid("a claim without owner or lease")
@@ -38,171 +29,229 @@ func (q *Queue) Claim(ctx context.Context, r store.ClaimRequest) ([]store.Job, e
 	if r.Limit <= 0 || len(r.Types) == 0 {
 		return nil, nil
 	}
-	work := false // an idle poll does not write
-	err := q.f.read(ctx, func(c *conn) error {
-		r, err := c.first(ctx, `SELECT 1 FROM lanes INDEXED BY lanesReady WHERE ready > 0`)
-		work = r != nil
-		return err
-	})
-	if err != nil || !work {
+	if idle, err := q.idle(ctx, r); err != nil || idle {
 		return nil, err
 	}
-	var jobs []store.Job
-	err = q.changeRedoable(ctx, func(c *change) error {
-		jobs = make([]store.Job, 0, min(r.Limit, 256))
-		if _, err := c.expire(expireMost); err != nil {
-			return err
-		}
-		types := slices.Clone(r.Types)
-		slices.Sort(types)
-		done := map[string]bool{} // lanes that gave less than they were asked for
-		left := newAllowance(r)
-		for len(jobs) < r.Limit {
-			if err := c.flush(); err != nil { // what was taken so far counts in the next turn
-				return err
-			}
-			turn, err := c.turn(int64(r.Limit-len(jobs)), strings.Join(types, "\x00"), done, left)
-			if err != nil || len(turn) == 0 {
-				return err
-			}
-			for _, s := range turn {
-				n := len(jobs)
-				if jobs, err = c.claimLane(jobs, s, r); err != nil {
-					return err
-				}
-				got := int64(len(jobs) - n)
-				if left.take(s.lane, s.tenant, got); got < s.take {
-					done[s.lane] = true
-					q.barren[s.lane] = barren{strings.Join(types, "\x00"), time.Now().Add(barrenFor)}
-				}
-			}
-		}
-		return nil
+	var k *claim
+	err := q.changeRedoable(ctx, func(c *change) (err error) {
+		k = newClaim(c, r)
+		return k.run()
 	})
 	if err != nil {
 		return nil, err
 	}
-	return jobs, nil
+	q.busy.Store(len(k.picked) > 0)
+	return q.leased(ctx, r.Owner, k.picked)
 }
 
-// allowance is what tenants and their lanes may still have at once.
-type allowance struct {
-	most, ofLane         int64 // 0: any number
-	tenants, slow, lanes map[string]int64
+// claim is one claim under way.
+type claim struct {
+	*change
+	*turn.Claim
+	picked []picked
+	begun  int // of what was picked, how many are written
 }
 
-func newAllowance(r store.ClaimRequest) *allowance {
-	a := &allowance{int64(r.MaxPerTenant), int64(r.MaxPerLane), map[string]int64{}, map[string]int64{}, map[string]int64{}}
-	for lane, n := range r.Held {
-		tenant, _, _ := strings.Cut(lane, "/")
-		a.take(lane, tenant, int64(n))
-	}
-	return a
+func newClaim(c *change, r store.ClaimRequest) *claim {
+	return &claim{change: c, Claim: c.q.mem.Begin(r, c.nanos, c.limited), picked: make([]picked, 0, min(r.Limit, 256))}
 }
 
-// take counts n jobs that a lane got; fewer than none are given back.
-func (a *allowance) take(lane, tenant string, n int64) {
-	if a.most <= 0 || tenant == "" {
-		return
+func (k *claim) run() error {
+	if found, err := work(k.first(workQuery, patientest(k.ClaimRequest), k.now)); err != nil || !found {
+		return err
 	}
-	a.tenants[tenant] += n
-	if lane != tenant {
-		a.slow[tenant] += n
-		a.lanes[lane] += n
+	if _, err := k.expire(expireMost); err != nil {
+		return err
 	}
-}
-
-func (a *allowance) of(lane, tenant string) int64 {
-	if a.most <= 0 || tenant == "" {
-		return math.MaxInt64
+	if err := k.free(); err != nil {
+		return err
 	}
-	left := a.most - a.tenants[tenant]
-	if lane != tenant {
-		left = min(left, max(1, a.most/2)-a.slow[tenant])
-		if a.ofLane > 0 {
-			left = min(left, a.ofLane-a.lanes[lane])
+	for _, p := range k.Passes() {
+		for more := true; more && k.Wants(p); {
+			var err error
+			if more, err = k.serve(&p); err != nil {
+				return err
+			}
 		}
 	}
-	return max(0, left)
+	return k.keep(k.Rates())
 }
 
-// share is what a lane may take.
-type share struct {
-	lane, tenant string
-	ready        int64 // no more than it may have
-	take         int64
+// serve claims what one turn gives; whether another turn may find more.
+func (k *claim) serve(p *turn.Pass) (more bool, err error) {
+	if err := k.flush(); err != nil { // what was taken so far counts in this turn
+		return false, err
+	}
+	shares, err := k.Turn(p, k.open(*p))
+	if err != nil {
+		return false, err
+	}
+	found, err := k.look(shares)
+	if err != nil {
+		return false, err
+	}
+	before := len(k.picked)
+	for i, s := range shares {
+		n := len(k.picked)
+		known, err := k.claimLane(s, found[i])
+		if err != nil {
+			return false, err
+		}
+		if k.Took(p, s, int64(len(k.picked)-n), known) {
+			more = true
+		}
+	}
+	if err := k.begin(); err != nil {
+		return false, err
+	}
+	left := k.Hold(func(lane string, until int64) {
+		l := k.lane(lane)
+		l.limited = max(l.limited, until)
+	})
+	return more || left && len(k.picked) > before, nil
 }
 
-// turn shares free slots among the lanes with ready jobs, those served least first.
-func (c *change) turn(slots int64, types string, done map[string]bool, left *allowance) ([]share, error) {
-	var shares []share
-	var certain int64 // slots that one quantum of each lane fills
-	for r, err := range c.rows(`SELECT lane, ready, vtime, tenant FROM lanes INDEXED BY lanesReady WHERE ready > 0 ORDER BY vtime, lane`) {
+// open gives the lanes of some classes that may be claimed from, in the order in which a turn looks at them.
+func (c *change) open(p turn.Pass) iter.Seq2[turn.Queue, error] {
+	return func(yield func(turn.Queue, error) bool) {
+		for r, err := range c.rows(`SELECT lane, tenant, resource, class, ready, vtime, running, trial FROM lanes INDEXED BY lanesReady
+				WHERE ready > 0 AND eligibleAt = 0 AND class BETWEEN ? AND ? ORDER BY class, vtime, lane`, p.From, p.To) {
+			if err != nil {
+				yield(turn.Queue{}, err)
+				return
+			}
+			l := turn.Lane{Name: r.text(0), Tenant: r.text(1), Resource: r.text(2), Class: int(r.int(3))}
+			if !yield(turn.Queue{Lane: l, Ready: r.int(4), VTime: r.int(5), Running: r.int(6), Trial: r.int(7) > 0}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// look gives the first jobs of lanes that are of the types asked for, as many as each may take and in their order; not
+// those of lanes that have pairs. A statement for each lane would take as long for itself as for its rows.
+func (k *claim) look(shares []turn.Share) ([][]picked, error) {
+	found := make([][]picked, len(shares))
+	places := map[int64][]int{} // by how many they take
+	for i, s := range shares {
+		if s.Take > 0 && s.Bounds.Pair.Every <= 0 {
+			places[s.Take] = append(places[s.Take], i)
+		}
+	}
+	for take, of := range places {
+		names := make([]string, len(of))
+		for i, place := range of {
+			names[i] = shares[place].Name
+		}
+		list, err := json.Marshal(names)
 		if err != nil {
 			return nil, err
 		}
-		lane := r.text(0)
-		if done[lane] {
-			continue
-		}
-		if b, ok := c.q.barren[lane]; ok {
-			if time.Now().After(b.until) {
-				delete(c.q.barren, lane)
-			} else if b.types == types {
-				continue
+		for r, err := range k.rows(`SELECT e.key, j.n, j.token, j.runAt, j.type FROM json_each(?) e CROSS JOIN jobs j ON j.n IN (
+				SELECT n FROM jobs INDEXED BY jobsReady WHERE state = 'ready' AND lane = e.value AND (expiresAt IS NULL OR expiresAt > ?)
+					AND type IN (`+marks(len(k.Types))+`) ORDER BY runAt, n LIMIT ?)`, append(append([]any{text(list), k.now}, anys(k.Types)...), take)...) {
+			if err != nil {
+				return nil, err
 			}
-		}
-		tenant := r.text(3)
-		ready := min(r.int(1), left.of(lane, tenant))
-		if ready <= 0 {
-			continue
-		}
-		if len(shares) == 0 {
-			c.q.floor = max(c.q.floor, r.int(2))
-		}
-		left.take(lane, tenant, ready) // while the others are looked at
-		shares = append(shares, share{lane: lane, tenant: tenant, ready: ready})
-		if certain += min(ready, quantum); certain >= slots {
-			break
+			i := of[r.int(0)]
+			found[i] = append(found[i], picked{r.int(1), r.int(2) + 1, r.int(3), r.text(4)})
 		}
 	}
-	for _, s := range shares {
-		left.take(s.lane, s.tenant, -s.ready)
-	}
-	for more := true; more && slots > 0; {
-		more = false
-		for i := range shares {
-			s := &shares[i]
-			n := min(quantum, s.ready-s.take, slots)
-			s.take, slots, more = s.take+n, slots-n, more || n > 0
-		}
-	}
-	return shares, nil
+	return found, nil
 }
 
-// claimLane claims the first jobs of a lane that are of the types asked for, and appends them in their order.
-func (c *change) claimLane(jobs []store.Job, s share, r store.ClaimRequest) ([]store.Job, error) {
-	from := len(jobs)
-	args := append([]any{r.Owner, c.now + r.Lease.Milliseconds(), c.now, s.lane, c.now}, anys(r.Types)...)
-	for row, err := range c.rows(`UPDATE jobs SET state = 'running', token = token + 1, starts = starts + 1, owner = ?, leaseUntil = ?, startedAt = ?
-		WHERE n IN (SELECT n FROM jobs INDEXED BY jobsReady WHERE state = 'ready' AND lane = ? AND (expiresAt IS NULL OR expiresAt > ?)
-			AND type IN (`+marks(len(r.Types))+`) ORDER BY runAt, n LIMIT ?)
-		RETURNING `+jobColumns, append(args, s.take)...) {
-		if err != nil {
-			return jobs, err
+// claimLane claims the jobs found in a lane, or the first whose pairs let them start. Of those that are left, known says
+// that they are all of other types.
+func (k *claim) claimLane(s turn.Share, found []picked) (known bool, err error) {
+	if s.Take == 0 {
+		return true, nil
+	}
+	known = true
+	if s.Bounds.Pair.Every > 0 {
+		var ns []any
+		if ns, known, err = k.unpaired(s); err != nil || len(ns) == 0 {
+			return known, err
 		}
-		jobs = append(jobs, scanJob(row))
+		for r, err := range k.rows(`SELECT n, token, runAt, type FROM jobs WHERE n IN (`+marks(len(ns))+`)`, ns...) {
+			if err != nil {
+				return false, err
+			}
+			found = append(found, picked{r.int(0), r.int(1) + 1, r.int(2), r.text(3)})
+		}
 	}
-	got := jobs[from:]
-	// RETURNING gives them by n; a stable sort leaves those of one time so.
-	slices.SortStableFunc(got, func(a, b store.Job) int { return a.RunAt.Compare(b.RunAt) })
-	for _, j := range got {
-		c.move(j.Lane, j.Tenant, store.Ready, store.Running)
+	// They came by n; a stable sort leaves those of one time so.
+	slices.SortStableFunc(found, func(a, b picked) int { return cmp.Compare(a.runAt, b.runAt) })
+	for _, p := range found {
+		k.move(s.Name, p.typ, store.Ready, store.Running)
 	}
-	if len(got) > 0 {
-		c.lane(s.lane, got[0].Tenant).vtime += stride * int64(len(got))
+	k.picked = append(k.picked, found...)
+	if len(found) > 0 {
+		k.lane(s.Name).vtime += turn.Stride * int64(len(found))
 	}
-	return jobs, nil
+	return known, nil
+}
+
+// begin writes the claims of one turn, of all its lanes in one statement: each of its own would take as long for the
+// statement as for its rows.
+func (k *claim) begin() error {
+	fresh := k.picked[k.begun:]
+	if len(fresh) == 0 {
+		return nil
+	}
+	list, err := rowList(fresh)
+	if err != nil {
+		return err
+	}
+	k.begun = len(k.picked)
+	_, err = k.exec(`UPDATE jobs SET state = 'running', token = token + 1, starts = starts + 1, owner = ?, leaseUntil = ?, startedAt = ?
+		WHERE n IN (SELECT value FROM json_each(?))`, k.Owner, k.now+k.Lease.Milliseconds(), k.now, list)
+	return err
+}
+
+// unpaired gives the numbers of a lane's first jobs whose pairs let them start, and puts off those before them whose do
+// not. known: see claimLane.
+func (k *claim) unpaired(s turn.Share) (ns []any, known bool, err error) {
+	type late struct {
+		n, at int64
+		typ   string
+	}
+	var put []late
+	known = true
+	for r, err := range k.rows(`SELECT n, pair, type FROM jobs INDEXED BY jobsReady WHERE state = 'ready' AND lane = ? AND (expiresAt IS NULL OR expiresAt > ?)
+			AND type IN (`+marks(len(k.Types))+`) ORDER BY runAt, n`, append([]any{s.Name, k.now}, anys(k.Types)...)...) {
+		if err != nil {
+			return nil, false, err
+		}
+		if int64(len(ns)) == s.Take {
+			break
+		}
+		n, pair := r.int(0), r.text(1)
+		if pair == "" {
+			ns = append(ns, n)
+			continue
+		}
+		at, full, err := k.Pair(s, pair)
+		if err != nil {
+			return nil, false, err
+		}
+		if full {
+			known, k.ready = false, true
+			break
+		}
+		if at == 0 {
+			ns = append(ns, n)
+			continue
+		}
+		put = append(put, late{n, at, r.text(2)})
+	}
+	for _, j := range put {
+		if _, err := k.exec(`UPDATE jobs SET state = 'scheduled', runAt = ? WHERE n = ?`, j.at, j.n); err != nil {
+			return nil, false, err
+		}
+		k.move(s.Name, j.typ, store.Ready, store.Scheduled)
+		k.due = min(k.due, j.at)
+	}
+	return ns, known, nil
 }
 
 // Beat implements store.Queue.
@@ -243,16 +292,16 @@ func (q *Queue) Release(ctx context.Context, owner string) (int, error) {
 
 // moveAll runs an UPDATE of jobs that all are in one state, and counts them into the one they come to.
 func (c *change) moveAll(from store.State, update string, args ...any) (n int, err error) {
-	type moved struct{ lane, tenant, to string }
+	type moved struct{ lane, typ, to string }
 	var all []moved
-	for r, err := range c.rows(update+` RETURNING lane, tenant, state`, args...) {
+	for r, err := range c.rows(update+` RETURNING lane, type, state`, args...) {
 		if err != nil {
 			return 0, err
 		}
 		all = append(all, moved{r.text(0), r.text(1), r.text(2)})
 	}
 	for _, m := range all {
-		c.move(m.lane, m.tenant, from, store.State(m.to))
+		c.move(m.lane, m.typ, from, store.State(m.to))
 	}
 	return len(all), nil
 }

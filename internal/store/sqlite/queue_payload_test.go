@@ -32,7 +32,7 @@ func TestPayloadsAndForget(t *testing.T) {
 	if _, err := q.Enqueue(ctx, jobs...); err != nil {
 		t.Fatal(err)
 	}
-	var found []Payload
+	var found []store.Payload
 	for after := int64(0); ; {
 		page, next, err := q.Payloads(ctx, "mark-1", after)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ecodrix/ecod/internal/store"
+	"github.com/ecodrix/ecod/internal/store/turn"
 )
 
 // Job implements store.Queue.
@@ -74,19 +75,76 @@ func (q *Queue) JobCounts(ctx context.Context, tenant string) (store.JobCounts, 
 	return counts, err
 }
 
+// TypeCounts implements store.Queue.
+func (q *Queue) TypeCounts(ctx context.Context, tenant string) (map[string]store.JobCounts, error) {
+	var sums []string
+	for _, s := range states {
+		sums = append(sums, "sum("+string(s)+")")
+	}
+	query, args := "SELECT type, "+strings.Join(sums, ", ")+" FROM jobTypes", []any(nil)
+	if tenant != "" {
+		query, args = query+" WHERE tenant = ?", []any{tenant}
+	}
+	counts := map[string]store.JobCounts{}
+	err := q.f.snapshot(ctx, func(c *conn) error {
+		clear(counts)
+		for r, err := range c.rows(ctx, query+" GROUP BY type", args...) {
+			if err != nil {
+				return err
+			}
+			of, all := store.JobCounts{}, int64(0)
+			for i, s := range states {
+				of[s] = r.int(i + 1)
+				all += of[s]
+			}
+			if all > 0 {
+				counts[r.text(0)] = of
+			}
+		}
+		return nil
+	})
+	return counts, err
+}
+
 // Lanes implements store.Queue.
 func (q *Queue) Lanes(ctx context.Context, after string, limit int) ([]store.Lane, error) {
 	var out []store.Lane
 	err := q.f.snapshot(ctx, func(c *conn) error {
 		out = nil
-		for r, err := range c.rows(ctx, `SELECT lane, tenant, ready, running, parked FROM lanes
-				WHERE lane > ? AND (ready > 0 OR running > 0 OR parked > 0) ORDER BY lane LIMIT ?`, after, limit) {
+		now, paused := q.now(), map[string][]store.Pause{}
+		for r, err := range c.rows(ctx, `SELECT lane, tenant, resource, class, ready, running, parked, pausedUntil, limitedUntil, trial, scheduled FROM lanes
+				WHERE lane > ? AND (ready > 0 OR running > 0 OR parked > 0 OR scheduled > 0) ORDER BY lane LIMIT ?`, after, limit) {
 			if err != nil {
 				return err
 			}
-			out = append(out, store.Lane{Lane: r.text(0), Tenant: r.text(1), Ready: r.int(2), Running: r.int(3), Parked: r.int(4)})
+			l := store.Lane{
+				Lane: r.text(0), Tenant: r.text(1), Resource: r.text(2), Class: store.Classes[r.int(3)],
+				Ready: r.int(4), Running: r.int(5), Parked: r.int(6), Scheduled: r.int(10), Trial: r.int(9) > 0 && r.int(9) <= now.UnixMilli(),
+			}
+			if at := r.int(8); at > now.UnixMilli() {
+				l.LimitedUntil = msTime(at)
+			}
+			if r.int(7) > now.UnixMilli() {
+				paused[l.Tenant] = nil
+			}
+			out = append(out, l)
+		}
+		for tenant := range paused {
+			ps, err := pausesOf(ctx, c, tenant, now.UnixMilli())
+			if err != nil {
+				return err
+			}
+			paused[tenant] = ps
 		}
 		for i, l := range out {
+			out[i].Pause = turn.Longest(paused[l.Tenant], l.Lane, now)
+			if l.Ready > 0 {
+				r, err := c.first(ctx, `SELECT min(runAt) FROM jobs INDEXED BY jobsReady WHERE state = 'ready' AND lane = ?`, l.Lane)
+				if err != nil {
+					return err
+				}
+				out[i].OldestReady = timeAt(r, 0)
+			}
 			if l.Parked == 0 {
 				continue
 			}
@@ -138,9 +196,7 @@ func (q *Queue) Jobs(ctx context.Context, f store.JobFilter) ([]store.Job, error
 		if err := l.build(ctx, c, f); err != nil || len(l.parts) == 0 {
 			return err
 		}
-		query := `SELECT ` + jobColumns + ` FROM jobs WHERE n IN (SELECT n FROM (` + strings.Join(l.parts, " UNION ALL ") +
-			`) ORDER BY n DESC LIMIT ?) ORDER BY n DESC`
-		for r, err := range c.rows(ctx, query, append(l.args, limit)...) {
+		for r, err := range c.rows(ctx, l.query(), append(l.args, limit)...) {
 			if err != nil {
 				return err
 			}
@@ -159,6 +215,10 @@ type list struct {
 	args  []any
 }
 
+func (l *list) query() string {
+	return `SELECT ` + jobColumns + ` FROM jobs WHERE n IN (SELECT n FROM (` + strings.Join(l.parts, " UNION ALL ") + `) ORDER BY n DESC LIMIT ?) ORDER BY n DESC`
+}
+
 func (l *list) part(from, where string, args ...any) {
 	l.parts = append(l.parts, `SELECT n FROM (SELECT n FROM jobs `+from+` WHERE n < ? AND `+where+` ORDER BY n DESC LIMIT ?)`)
 	l.args = append(append(append(l.args, l.below), args...), l.limit)
@@ -175,8 +235,15 @@ func (l *list) build(ctx context.Context, c *conn, f store.JobFilter) error {
 		ofTenant, tenantArgs = " AND tenant = ?", []any{f.Tenant}
 	}
 	args := append(slices.Clone(tenantArgs), typeArgs...)
-
 	asked := slices.Compact(slices.Sorted(slices.Values(f.States)))
+	if index, caused, causeArgs := within(f.Cause); index != "" {
+		if len(asked) > 0 {
+			caused += " AND state IN (" + marks(len(asked)) + ")"
+			causeArgs = append(causeArgs, anys(asked)...)
+		}
+		l.part("INDEXED BY "+index, strings.TrimPrefix(caused, " AND ")+ofTenant+ofType, append(causeArgs, args...)...)
+		return nil
+	}
 	if len(asked) == 0 || slices.Contains(asked, store.Succeeded) {
 		ofState := ""
 		if len(asked) > 0 {

@@ -36,6 +36,13 @@ func testQueue(t testing.TB, path string, now func() time.Time) *Queue {
 // sound checks what must hold between the tables, whatever happened.
 func (q *Queue) sound(t *testing.T) {
 	t.Helper()
+	if err := q.unsound(); err != nil {
+		t.Error(err)
+	}
+}
+
+// unsound tells what does not hold.
+func (q *Queue) unsound() (wrong error) {
 	err := q.f.snapshot(context.Background(), func(c *conn) error {
 		for what, sql := range map[string]string{
 			"integrity": `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'`,
@@ -46,6 +53,13 @@ func (q *Queue) sound(t *testing.T) {
 				SELECT lanes.lane FROM lanes LEFT JOIN counted USING (lane)
 				WHERE (scheduled, ready, running, parked, succeeded, dead, cancelled, expired)
 					<> (coalesce(a, 0), coalesce(b, 0), coalesce(c, 0), coalesce(d, 0), coalesce(e, 0), coalesce(f, 0), coalesce(g, 0), coalesce(h, 0))`,
+			"types that count wrong": `WITH counted AS (
+					SELECT tenant, type, sum(state = 'scheduled') a, sum(state = 'ready') b, sum(state = 'running') c, sum(state = 'parked') d,
+						sum(state = 'succeeded') e, sum(state = 'dead') f, sum(state = 'cancelled') g, sum(state = 'expired') h
+					FROM jobs GROUP BY tenant, type)
+				SELECT jobTypes.type FROM jobTypes LEFT JOIN counted USING (tenant, type)
+				WHERE (scheduled, ready, running, parked, succeeded, dead, cancelled, expired)
+					<> (coalesce(a, 0), coalesce(b, 0), coalesce(c, 0), coalesce(d, 0), coalesce(e, 0), coalesce(f, 0), coalesce(g, 0), coalesce(h, 0))`,
 			"jobs without a lane":      `SELECT _id FROM jobs WHERE lane NOT IN (SELECT lane FROM lanes)`,
 			"jobs without their key":   `SELECT _id FROM jobs j WHERE holdsKey AND NOT EXISTS (SELECT 1 FROM jobKeys k WHERE k.tenant = j.tenant AND k.uniqueKey = j.uniqueKey AND k.jobId = j._id)`,
 			"keys without their job":   `SELECT uniqueKey FROM jobKeys k WHERE keepUntil IS NULL AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j._id = k.jobId AND j.holdsKey)`,
@@ -53,34 +67,32 @@ func (q *Queue) sound(t *testing.T) {
 			"ended without an end":     `SELECT _id FROM jobs WHERE (state IN ('succeeded', 'dead', 'cancelled', 'expired')) <> (endedAt IS NOT NULL)`,
 			"two jobs of one held key": `SELECT uniqueKey FROM jobs WHERE holdsKey GROUP BY tenant, uniqueKey HAVING count(*) > 1`,
 		} {
-			if r, err := c.first(context.Background(), sql); err != nil || r != nil {
-				t.Errorf("%s: %v, %v", what, r, err)
+			switch r, err := c.first(context.Background(), sql); {
+			case err != nil:
+				return err
+			case r != nil:
+				wrong = errors.Join(wrong, fmt.Errorf("%s: %v", what, r))
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		t.Error(err)
-	}
+	return errors.Join(wrong, err)
 }
 
 func TestQueueWake(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
 	q := testQueue(t, filepath.Join(t.TempDir(), "services.db"), func() time.Time { return now })
-	woke := func() bool {
-		select {
-		case <-q.Wake():
-			return true
-		default:
-			return false
-		}
+	var woken [2]bool // each of the listeners
+	for i := range woken {
+		q.Listen(store.Listener{Ready: func() { woken[i] = true }})
 	}
 	expect := func(what string, want bool) {
 		t.Helper()
-		if got := woke(); got != want {
-			t.Errorf("%s: woke %v, want %v", what, got, want)
+		if woken != [2]bool{want, want} {
+			t.Errorf("%s: woke %v, want %v", what, woken, want)
 		}
+		woken = [2]bool{}
 	}
 	enqueue := func(j store.NewJob) store.Job {
 		t.Helper()
@@ -104,7 +116,6 @@ func TestQueueWake(t *testing.T) {
 			t.Fatal(held, err)
 		}
 	}
-	expect("at the start", true)
 	ready := enqueue(store.NewJob{UniqueKey: "k"})
 	expect("a ready job", true)
 	enqueue(store.NewJob{UniqueKey: "k"})
@@ -196,12 +207,43 @@ func TestQueueClockStep(t *testing.T) {
 	holds("10 s on, the clock an hour ahead", store.Running)
 	now = stepped(start.Add(14*time.Second), 3600)
 	holds("14 s on", store.Running)
+	// A change that is undone takes what it did for the clock with it; the next one makes up for it.
+	_, err = q.Enqueue(ctx, store.NewJob{Type: "a", UniqueKey: "k"}, store.NewJob{Type: "b", UniqueKey: "k"})
+	if !errors.Is(err, store.ErrKeyReuse) {
+		t.Fatal(err)
+	}
+	now = stepped(start.Add(14*time.Second), 2*3600)
+	if _, err = q.Enqueue(ctx, store.NewJob{Type: "a", UniqueKey: "k"}, store.NewJob{Type: "b", UniqueKey: "k"}); !errors.Is(err, store.ErrKeyReuse) {
+		t.Fatal(err)
+	}
+	holds("14 s on, the clock two hours ahead and only seen by what was refused", store.Running)
 	now = stepped(start.Add(14*time.Second), -3600)
 	if _, err := q.Enqueue(ctx, store.NewJob{Type: "a"}); err != nil { // any change follows the clock
 		t.Fatal(err)
 	}
 	now = stepped(start.Add(15*time.Second), -3600)
 	holds("15 s on, the clock set back by two hours", store.Ready)
+}
+
+// Who held a lease before a process began is gone, wherever the clock was set to meanwhile.
+func TestQueueClockSetBackWhileStopped(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "services.db")
+	now := time.Now()
+	clock := func() time.Time { return now }
+	made, err := testQueue(t, path, clock).Enqueue(ctx, store.NewJob{Type: "a", ClaimFor: "gone"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now = now.Round(0).Add(-24 * time.Hour)
+	q := testQueue(t, path, clock)
+	now = now.Add(15 * time.Second)
+	if _, _, err := q.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := q.Job(ctx, made[0].Job.ID); err != nil || j.State != store.Ready {
+		t.Errorf("a lease after it began it is %s (%v)", j.State, err)
+	}
 }
 
 func TestQueueReopened(t *testing.T) {
@@ -301,4 +343,39 @@ func TestQueueDiskFull(t *testing.T) {
 	if made, err := q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a", UniqueKey: fmt.Sprint("k", len(acked))}); err != nil || made[0].Duplicate {
 		t.Errorf("what was refused, once there is room: %+v, %v", made, err)
 	}
+}
+
+// Who knows that it is alone need not wait for the leases of the process before it. What was running has crashed.
+func TestLapse(t *testing.T) {
+	ctx, path := context.Background(), filepath.Join(t.TempDir(), "services.db")
+	q := testQueue(t, path, time.Now)
+	_, err := q.Enqueue(ctx, store.NewJob{Tenant: "A", Type: "a"}, store.NewJob{Tenant: "A", Type: "a"}, store.NewJob{Tenant: "A", Type: "a", ClaimFor: "api"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if js, err := q.Claim(ctx, store.ClaimRequest{Owner: "dead", Limit: 1, Lease: time.Hour, Types: []string{"a"}}); err != nil || len(js) != 1 {
+		t.Fatal(js, err)
+	}
+	q = testQueue(t, path, time.Now)
+	if n, err := q.Lapse(ctx); err != nil || n != 2 {
+		t.Errorf("%d lapsed, %v", n, err)
+	}
+	if n, _, err := q.Promote(ctx); err != nil || n != 2 {
+		t.Errorf("%d taken back, %v", n, err)
+	}
+	js, err := q.Jobs(ctx, store.JobFilter{Tenant: "A", States: []store.State{store.Ready}})
+	if err != nil || len(js) != 3 {
+		t.Fatal(js, err)
+	}
+	crashes := 0
+	for _, j := range js {
+		crashes += j.Crashes
+	}
+	if crashes != 2 {
+		t.Errorf("%d crashes", crashes)
+	}
+	if n, err := q.Lapse(ctx); err != nil || n != 0 {
+		t.Errorf("%d lapsed again, %v", n, err)
+	}
+	q.sound(t)
 }

@@ -31,8 +31,9 @@ type table struct {
 	mark    string // of what the file must hold for it
 	columns string // of a record, in a SELECT from t
 
-	insert, update, updateIf, remove, removeIf, version string
-	values, addValue, dropValue                         map[string]string // of multi fields, by name
+	insert, fill, update, updateIf, remove, removeIf, version string
+	updateMoving                                              string            // updateIf for a record whose still fields stay as they are; "" if none is declared
+	values, addValue, dropValue                               map[string]string // of multi fields, by name
 }
 
 var (
@@ -95,14 +96,24 @@ func (t *table) texts() {
 		cols, marks = cols+", seq", marks+", ?"
 		t.columns = "t._id, t.version, t.seq, t.doc"
 	}
+	moving, same := sets, ""
 	for _, f := range t.single {
 		cols += ", " + quote(f.Name)
 		marks += ", ?"
 		sets += ", " + quote(f.Name) + " = ?"
+		if f.Still {
+			same += " AND +" + quote(f.Name) + " IS ?" // the sign: no index but the id's
+		} else {
+			moving += ", " + quote(f.Name) + " = ?"
+		}
 	}
 	t.insert = "INSERT INTO " + k + " (" + cols + ") VALUES (" + marks + ")"
+	t.fill = "INSERT INTO " + k + " (" + cols + ") VALUES (" + strings.Replace(marks, "1", "?", 1) + ")"
 	t.update = "UPDATE " + k + " SET " + sets + " WHERE _id = ?"
 	t.updateIf = t.update + " AND version = ?"
+	if same != "" {
+		t.updateMoving = "UPDATE " + k + " SET " + moving + " WHERE _id = ? AND version = ?" + same
+	}
 	t.remove = "DELETE FROM " + k + " WHERE _id = ?"
 	t.removeIf = t.remove + " AND version = ?"
 	t.version = "SELECT version FROM " + k + " WHERE _id = ?"

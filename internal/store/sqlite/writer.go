@@ -46,8 +46,20 @@ func (f *file) writeRedoable(ctx context.Context, fn func(tx *wtx) error) error 
 	return f.enqueue(ctx, &request{fn: fn, redo: true})
 }
 
+// writeJoint is write for one of many small changes of a kind: those that wait for the same transaction are done by one
+// call of joint, which is given all their steps, so that what each would pay alone is paid once. If that fails, it is
+// undone, and each is done by a call of its own: a step must be able to be done again.
+func (f *file) writeJoint(ctx context.Context, joint func(tx *wtx, steps []jointStep) error, step jointStep) error {
+	return f.enqueue(ctx, &request{fn: func(tx *wtx) error { return joint(tx, []jointStep{step}) }, joint: joint, step: step})
+}
+
+// jointStep is what one caller of writeJoint wants done; its transaction knows what of.
+type jointStep func(c *change) error
+
 type request struct {
 	fn    func(tx *wtx) error
+	joint func(tx *wtx, steps []jointStep) error // writeJoint's; all of a file are one
+	step  jointStep
 	one   bool
 	sure  bool
 	redo  bool
@@ -108,7 +120,7 @@ func (f *file) drain() {
 		f.queue = f.queue[n:]
 		f.mu.Unlock()
 
-		f.commit(batch)
+		batch = f.commit(batch)
 		for _, r := range batch {
 			close(r.done)
 		}
@@ -117,18 +129,30 @@ func (f *file) drain() {
 	}
 }
 
-// commit runs the requests in one transaction and sets their results.
-func (f *file) commit(batch []*request) {
+// commit runs the requests in one transaction and sets their results. Where it is to wait for the disk, those that have
+// come meanwhile take part, so that they need not wait for it once more; it gives all that took part.
+func (f *file) commit(batch []*request) []*request {
+	began := time.Now()
 	tx := &wtx{}
 	ran := make([]*request, 0, len(batch))
-	err := f.begin(tx, !slices.ContainsFunc(batch, func(r *request) bool { return !r.redo }))
-	for _, r := range batch {
-		if !r.taken.CompareAndSwap(false, true) {
-			continue
+	relaxed := !slices.ContainsFunc(batch, func(r *request) bool { return !r.redo })
+	err := f.begin(tx, relaxed)
+	for fresh := batch; len(fresh) > 0; {
+		from := len(ran)
+		for _, r := range fresh {
+			if r.taken.CompareAndSwap(false, true) {
+				ran = append(ran, r)
+			}
 		}
-		ran = append(ran, r)
-		if err == nil {
-			err = f.run(tx, r)
+		for rest := ran[from:]; len(rest) > 0 && err == nil; {
+			n := jointly(rest)
+			err = f.runAll(tx, rest[:n])
+			rest = rest[n:]
+		}
+		fresh = nil
+		if !relaxed && err == nil && from == 0 {
+			fresh = f.late(maxBatch - len(batch))
+			batch = append(batch, fresh...)
 		}
 	}
 	if err == nil {
@@ -141,11 +165,25 @@ func (f *file) commit(batch []*request) {
 				r.err = fmt.Errorf("%w: %w", store.ErrUnavailable, err)
 			}
 		}
-		return
+		return batch
+	}
+	if f := f.observe.Load(); f != nil && len(ran) > 0 {
+		(*f)(len(ran), time.Since(began))
 	}
 	for _, hook := range tx.hooks {
 		hook()
 	}
+	return batch
+}
+
+// late takes what has come while a transaction was under way.
+func (f *file) late(most int) []*request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := min(len(f.queue), most)
+	fresh := slices.Clone(f.queue[:n])
+	f.queue = f.queue[n:]
+	return fresh
 }
 
 // begin starts a transaction, on a new connection if there is none. relaxed: its COMMIT need not reach the disk.
@@ -184,6 +222,38 @@ func (f *file) rollback(cause error) {
 	}
 	_ = f.w.close()
 	f.w = nil
+}
+
+// jointly tells how many of the first requests may be run by one call.
+func jointly(rs []*request) int {
+	n := 1
+	if rs[0].joint != nil {
+		for n < len(rs) && rs[n].joint != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// runAll runs requests in the transaction, by one call if they are several. The error it returns is the end of the whole
+// transaction.
+func (f *file) runAll(tx *wtx, rs []*request) error {
+	if len(rs) > 1 {
+		steps := make([]jointStep, len(rs))
+		for i, r := range rs {
+			steps[i] = r.step
+		}
+		all := &request{fn: func(tx *wtx) error { return rs[0].joint(tx, steps) }}
+		if err := f.run(tx, all); err != nil || all.err == nil && all.panic == nil {
+			return err
+		}
+	}
+	for _, r := range rs {
+		if err := f.run(tx, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run runs one request in the transaction. The error it returns is the end of the whole transaction.

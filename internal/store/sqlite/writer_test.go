@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
 )
@@ -251,5 +252,68 @@ func TestCloseWaits(t *testing.T) {
 	defer g.close()
 	if got := numbers(t, g); got != "1" {
 		t.Errorf("stored %s", got)
+	}
+}
+
+// What many callers do at once shares a call; if one of them cannot have what it wants, the others get theirs.
+func TestJointChanges(t *testing.T) {
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "services.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	q, err := OpenQueue(t.Context(), db, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Enqueue(t.Context(), store.NewJob{Tenant: "ACME", Type: "a", UniqueKey: "k"}); err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	joint := func(tx *wtx, steps []jointStep) error {
+		most = max(most, len(steps))
+		return q.together(tx, steps)
+	}
+	gate, entered := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { // the writer is busy until all the others wait
+		_ = db.f.write(t.Context(), func(*wtx) error { close(entered); <-gate; return nil })
+	})
+	<-entered
+	errs := make([]error, 5)
+	for i := range errs {
+		wg.Go(func() {
+			w, err := prepareAll([]store.NewJob{{Tenant: "ACME", Type: "b", UniqueKey: fmt.Sprint("k", i)}})
+			if i == 2 {
+				w, err = prepareAll([]store.NewJob{{Tenant: "ACME", Type: "b", UniqueKey: "k"}}) // another job's
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			errs[i] = db.f.writeJoint(t.Context(), joint, func(c *change) error {
+				_, err := c.put(w[0])
+				return err
+			})
+		})
+	}
+	for waiting := 0; waiting < len(errs); {
+		db.f.mu.Lock()
+		waiting = len(db.f.queue)
+		db.f.mu.Unlock()
+		runtime.Gosched()
+	}
+	close(gate)
+	wg.Wait()
+	if most != len(errs) {
+		t.Errorf("at most %d steps in a call", most)
+	}
+	for i, err := range errs {
+		if (i == 2) != errors.Is(err, store.ErrKeyReuse) || i != 2 && err != nil {
+			t.Errorf("caller %d: %v", i, err)
+		}
+	}
+	counts, err := q.JobCounts(t.Context(), "ACME")
+	if err != nil || counts[store.Ready] != 5 {
+		t.Errorf("%v, %v", counts, err)
 	}
 }

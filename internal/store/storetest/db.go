@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T, schemas []store.Schema) store.DB)
 		{"Insert", (*dbTest).insert},
 		{"Ensure", (*dbTest).ensure},
 		{"Put", (*dbTest).put},
+		{"PutStill", (*dbTest).still},
 		{"Delete", (*dbTest).remove},
 		{"Check", (*dbTest).check},
 		{"UniqueWhenPresent", (*dbTest).unique},
@@ -69,6 +70,11 @@ func Run(t *testing.T, open func(t *testing.T, schemas []store.Schema) store.DB)
 		{"ChangesPages", (*dbTest).changesPages},
 		{"ChangesMissNothing", (*dbTest).changesFollow},
 
+		{"CopyKeepsAll", (*dbTest).copyKeepsAll},
+		{"CopyPages", (*dbTest).copyPages},
+		{"FillRefuses", (*dbTest).fillRefuses},
+		{"FillGoesOn", (*dbTest).fillGoesOn},
+
 		{"Cancelled", (*dbTest).cancelled},
 		{"Closed", (*dbTest).closed},
 		{"CloseLetsFinish", (*dbTest).closeWaits},
@@ -95,11 +101,11 @@ var schemas = []store.Schema{
 	{
 		Kind: "things",
 		Fields: []store.Field{
-			{Name: "name"},
+			{Name: "name", Still: true},
 			{Name: "group"},
 			{Name: "rank", Type: store.Int},
 			{Name: "email", Unique: true},
-			{Name: "number", Type: store.Int, Unique: true},
+			{Name: "number", Type: store.Int, Unique: true, Still: true},
 			{Name: "tags", Multi: true},
 			{Name: "handles", Multi: true, Unique: true},
 		},

@@ -110,6 +110,39 @@ func (w *dbTest) put() {
 	w.found(where(store.Where("email", store.Eq, "e")), "y")
 }
 
+// still holds that what is said to change seldom may change all the same: name and number are.
+func (w *dbTest) still() {
+	name := func(v any) store.Query { return where(store.Where("name", store.Eq, v)) }
+	number := func(n int64) store.Query { return where(store.Where("number", store.Eq, n)) }
+	put := func(version int64, f fields) store.Write {
+		p := thing(store.Put, "x", f)
+		p.IfVersion, p.Doc = version, fmt.Appendf(nil, `{"n":%d}`, version)
+		return p
+	}
+	w.commit(thing(store.Insert, "x", fields{"name": "a", "number": int64(1), "rank": int64(1), "tags": []string{"t"}}), thing(store.Insert, "y", fields{"number": int64(9)}))
+	w.commit(put(1, fields{"name": "a", "number": int64(1), "rank": int64(2), "tags": []string{"u"}})) // they stay
+	w.is("things", "x", 2, `{"n":1}`)
+	w.found(name("a"), "x")
+	w.found(where(store.Where("rank", store.Eq, int64(2))), "x")
+	w.found(where(store.Where("tags", store.Eq, "t")))
+	w.found(where(store.Where("tags", store.Eq, "u")), "x")
+	w.refuse(store.ErrConflict, put(1, fields{"name": "a", "number": int64(1)}))
+	w.refuse(store.ErrConflict, put(1, fields{"name": "b"}))
+	w.commit(put(2, fields{"name": "b", "number": int64(1)}), put(3, fields{"name": "b", "number": int64(2), "rank": int64(3)})) // one after the other changes
+	w.is("things", "x", 4, `{"n":3}`)
+	w.found(name("a"))
+	w.found(name("b"), "x")
+	w.found(number(1))
+	w.found(number(2), "x")
+	w.refuse(store.ErrDuplicate, put(4, fields{"name": "b", "number": int64(9)}))
+	w.commit(put(4, nil)) // both go
+	w.found(name("b"))
+	w.found(number(2))
+	w.commit(put(5, nil), put(6, fields{"name": "c"})) // and one comes again
+	w.is("things", "x", 7, `{"n":6}`)
+	w.found(name("c"), "x")
+}
+
 func (w *dbTest) remove() {
 	w.commit(doc(store.Insert, "a", 0, `{}`), doc(store.Put, "a", 0, `{}`))
 	w.refuse(store.ErrConflict, doc(store.Delete, "a", 1, ""))

@@ -24,6 +24,10 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"UniqueKey", (*queueTest).uniqueKey},
 		{"KeyReuse", (*queueTest).keyReuse},
 		{"KeyOutlivesItsJob", (*queueTest).keyOutlives},
+		{"OnTaken", (*queueTest).onTaken},
+		{"Room", (*queueTest).room},
+		{"Causes", (*queueTest).causes},
+		{"Standing", (*queueTest).standing},
 		{"ClaimFor", (*queueTest).claimFor},
 		{"ClaimOrder", (*queueTest).claimOrder},
 		{"ClaimTypes", (*queueTest).claimTypes},
@@ -31,12 +35,26 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"TenantsShare", (*queueTest).tenantsShare},
 		{"SlowLanes", (*queueTest).slowLanes},
 		{"IdleLaneEarnsNoCredit", (*queueTest).noCredit},
+		{"Classes", (*queueTest).classes},
+		{"ClassesOfFewSlots", (*queueTest).classesFewSlots},
+		{"ClassQuanta", (*queueTest).classQuanta},
+		{"PauseScopes", (*queueTest).pauseScopes},
+		{"PauseEnds", (*queueTest).pauseEnds},
+		{"PauseGrows", (*queueTest).pauseGrows},
+		{"PauseOutcome", (*queueTest).pauseOutcome},
+		{"PauseMany", (*queueTest).pauseMany},
+		{"Rate", (*queueTest).rate},
+		{"RateShared", (*queueTest).rateShared},
+		{"RatePairs", (*queueTest).ratePairs},
+		{"Take", (*queueTest).take},
 		{"Fence", (*queueTest).fence},
 		{"FinishStates", (*queueTest).finishStates},
+		{"FinishMany", (*queueTest).finishMany},
 		{"FinishNext", (*queueTest).finishNext},
 		{"ErrorsAreTheLastTen", (*queueTest).lastErrors},
 		{"Beat", (*queueTest).beat},
 		{"LeaseRunsOut", (*queueTest).leaseRunsOut},
+		{"Quarantine", (*queueTest).quarantine},
 		{"Poison", (*queueTest).poison},
 		{"Promote", (*queueTest).promote},
 		{"Expire", (*queueTest).expire},
@@ -50,6 +68,10 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"JobsOfManyTypes", (*queueTest).listTypes},
 		{"ConcurrentKey", (*queueTest).concurrentKey},
 		{"ConcurrentWorkers", (*queueTest).concurrentWorkers},
+		{"Listen", (*queueTest).listen},
+		{"Asked", (*queueTest).asked},
+		{"Owed", (*queueTest).owed},
+		{"PromotedAtLeaseEnd", (*queueTest).promotedAtLeaseEnd},
 		{"Invariants", (*queueTest).invariants},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -171,7 +193,7 @@ func (q *queueTest) claim(limit int) []store.Job {
 
 func (q *queueTest) claimAs(owner string, limit int) []store.Job {
 	q.Helper()
-	return q.doClaim(store.ClaimRequest{Owner: owner, Limit: limit, Lease: 15 * time.Second, Types: allTypes})
+	return q.doClaim(store.ClaimRequest{Owner: owner, Limit: limit, Lease: 15 * time.Second, Types: allTypes, Quarantine: true})
 }
 
 // claimOne claims the only ready job.
@@ -234,6 +256,19 @@ func (q *queueTest) counts(tenant string, want store.JobCounts) {
 	for _, s := range []store.State{store.Scheduled, store.Ready, store.Running, store.Parked, store.Succeeded, store.Dead, store.Cancelled, store.Expired} {
 		if got[s] != want[s] {
 			q.Errorf("%d %s jobs of %q, want %d", got[s], s, tenant, want[s])
+		}
+	}
+	byType, err := q.TypeCounts(q.ctx, tenant)
+	must(q.T, byType, err)
+	sum := store.JobCounts{}
+	for _, n := range byType {
+		for s, m := range n {
+			sum[s] += m
+		}
+	}
+	for s := range got {
+		if got[s] != sum[s] {
+			q.Errorf("%d %s jobs of %q, by type %d", got[s], s, tenant, sum[s])
 		}
 	}
 }

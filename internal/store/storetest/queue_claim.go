@@ -3,11 +3,15 @@ package storetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/ecodrix/ecod/internal/store"
 )
+
+// mainLane is the lane of a tenant's jobs that say nothing about theirs.
+func mainLane(tenant string) string { return store.LaneName(tenant, "", "") }
 
 func (q *queueTest) claimOrder() {
 	now := q.clock.Now()
@@ -79,7 +83,7 @@ func (q *queueTest) lanesInTurn() {
 	}
 	lanes := map[string]int{}
 	for _, j := range q.claim(8) {
-		lanes[j.Lane]++
+		lanes[j.Tenant]++
 	}
 	if lanes["B"] != 1 || lanes["C"] != 1 || lanes["A"] != 6 {
 		q.Errorf("eight slots went to %v; want all of B and C, and the rest to A", lanes)
@@ -92,7 +96,7 @@ func (q *queueTest) lanesInTurn() {
 	clear(lanes)
 	for range 25 {
 		for _, j := range q.claim(8) {
-			lanes[j.Lane]++
+			lanes[j.Tenant]++
 		}
 	}
 	if lanes["A"] < 90 || lanes["B"] < 90 {
@@ -105,7 +109,7 @@ func (q *queueTest) lanesInTurn() {
 	}
 	for range 10 {
 		for _, j := range q.claim(8) {
-			lanes[j.Lane]++
+			lanes[j.Tenant]++
 		}
 	}
 	for i := range 40 {
@@ -127,7 +131,7 @@ func (q *queueTest) tenantsShare() {
 	if got := q.doClaim(r); len(got) != 8 {
 		q.Errorf("claimed %d of 16 slots for one tenant, want 8", len(got))
 	}
-	r.Limit, r.Held = 8, map[string]int{"A": 8}
+	r.Limit, r.Held = 8, map[string]int{mainLane("A"): 8}
 	if got := q.doClaim(r); len(got) != 0 {
 		q.Errorf("claimed %d beyond the bound", len(got))
 	}
@@ -138,7 +142,7 @@ func (q *queueTest) tenantsShare() {
 	if len(got) != 8 || !slices.Contains(ids(got), b) {
 		q.Errorf("claimed %v, want %s among eight", ids(got), b)
 	}
-	r.Limit, r.Held = 20, map[string]int{"A": 7, "B": 1, "": 7}
+	r.Limit, r.Held = 20, map[string]int{mainLane("A"): 7, mainLane("B"): 1, mainLane(""): 7}
 	n := map[string]int{}
 	for _, j := range q.doClaim(r) {
 		n[j.Tenant]++
@@ -154,25 +158,31 @@ func (q *queueTest) tenantsShare() {
 
 // What hangs in a tenant's slow lanes leaves workers to its main lane, to its other slow lanes, and to other tenants.
 func (q *queueTest) slowLanes() {
-	many := func(n int, tenant, lane string) {
+	many := func(n int, tenant, resource string) {
 		jobs := make([]store.NewJob, n)
 		for i := range jobs {
-			jobs[i] = store.NewJob{Tenant: tenant, Lane: lane, Type: "a"}
+			jobs[i] = store.NewJob{Tenant: tenant, Resource: resource, Type: "a"}
 		}
 		q.make(jobs...)
 	}
-	r := store.ClaimRequest{Owner: "w", Limit: 16, Lease: time.Minute, Types: allTypes, MaxPerTenant: 8, MaxPerLane: 3, Held: map[string]int{}}
+	r := store.ClaimRequest{Owner: "w", Limit: 16, Lease: time.Minute, Types: allTypes, MaxPerTenant: 8, Held: map[string]int{}, Bounds: func(tenant, resource string) store.Bounds {
+		if resource == store.Internal || tenant == "" {
+			return store.Bounds{}
+		}
+		return store.Bounds{Running: 3, Slow: true}
+	}}
 	running := map[string][]store.Job{}
 	claim := func(what string, want map[string]int) {
 		q.Helper()
-		got := map[string]int{}
+		got := map[string]int{} // by TENANT/RESOURCE
 		for _, j := range q.doClaim(r) {
 			if s := q.job(j.ID); s.Lane != j.Lane {
 				q.Errorf("claimed in lane %q, stored in %q", j.Lane, s.Lane)
 			}
-			got[j.Lane]++
+			lane := strings.TrimSuffix(j.Lane, "/normal")
+			got[lane]++
 			r.Held[j.Lane]++
-			running[j.Lane] = append(running[j.Lane], j)
+			running[lane] = append(running[lane], j)
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			q.Errorf("%s: claimed %v, want %v", what, got, want)
@@ -187,27 +197,27 @@ func (q *queueTest) slowLanes() {
 	many(40, "A", "")
 	many(2, "B", "hook")
 	many(1, "B", "")
-	claim("the main lane and the others", map[string]int{"A": 4, "B": 1, "B/hook": 2})
+	claim("the main lane and the others", map[string]int{"A/internal": 4, "B/internal": 1, "B/hook": 2})
 	end := func(lane string) {
 		q.end(running[lane][0], store.Succeeded)
 		running[lane] = running[lane][1:]
-		r.Held[lane]--
+		r.Held[lane+"/normal"]--
 	}
-	end("A")
-	claim("as much as ended", map[string]int{"A": 1})
+	end("A/internal")
+	claim("as much as ended", map[string]int{"A/internal": 1})
 	for range 2 { // the slow ones take turns, too
 		end("A/hook")
 		for _, j := range q.doClaim(r) {
 			r.Held[j.Lane]++
 		}
 	}
-	if r.Held["A/hook"] != 1 || r.Held["A/file"] != 2 || r.Held["A/mail"] != 1 {
+	if r.Held["A/hook/normal"] != 1 || r.Held["A/file/normal"] != 2 || r.Held["A/mail/normal"] != 1 {
 		q.Errorf("two slots of slow lanes went so that they have %v", r.Held)
 	}
 	many(9, "", "slow")
 	claim("of no tenant", map[string]int{"/slow": 9})
 	q.counts("A", store.JobCounts{store.Running: 8, store.Succeeded: 3, store.Ready: 60 + 12 + 5 + 40 - 11})
-	r.MaxPerTenant, r.MaxPerLane, r.Limit = 0, 0, 200
+	r.MaxPerTenant, r.Bounds, r.Limit = 0, nil, 200
 	if got := q.doClaim(r); len(got) != 60+12+5+40-11 {
 		q.Errorf("claimed %d without a bound", len(got))
 	}
@@ -231,7 +241,7 @@ func (q *queueTest) noCredit() {
 	lanes := map[string]int{}
 	for range 20 {
 		for _, j := range q.claim(4) { // one lane's turn
-			lanes[j.Lane]++
+			lanes[j.Tenant]++
 		}
 	}
 	if lanes["A"] < 30 {

@@ -52,6 +52,41 @@ func (q *queueTest) fence() {
 	}
 }
 
+// finishMany ends many executions at once, some of which are over, another's by now, or told twice.
+func (q *queueTest) finishMany() {
+	var ids []string
+	for range 6 {
+		ids = append(ids, q.one("A"))
+	}
+	jobs := q.claim(6)
+	if len(jobs) != 6 {
+		q.Fatalf("%d jobs claimed", len(jobs))
+	}
+	token := jobs[0].Token
+	q.end(jobs[5], store.Succeeded)
+	done := func(i int, token int64) store.Outcome {
+		return store.Outcome{ID: ids[i], Token: token, State: store.Succeeded}
+	}
+	held := q.finish(done(0, token), done(1, token+1), done(2, token), done(0, token), done(5, token),
+		store.Outcome{ID: "job_none", Token: 1, State: store.Succeeded},
+		store.Outcome{ID: ids[3], Token: token, State: store.Succeeded, Result: json.RawMessage(`{"n":3}`)},
+		done(3, token), done(4, token))
+	if want := []bool{true, false, true, false, false, false, true, false, true}; !slices.Equal(held, want) {
+		q.Errorf("held: %v, want %v", held, want)
+	}
+	q.counts("", store.JobCounts{store.Succeeded: 5, store.Running: 1})
+	for i, id := range ids {
+		want := store.Succeeded
+		if i == 1 {
+			want = store.Running
+		}
+		j := q.state(id, want)
+		if ended := !j.EndedAt.IsZero(); ended != (want == store.Succeeded) || (j.Owner == "") != ended {
+			q.Errorf("job %d: ended at %v, owner %q", i, j.EndedAt, j.Owner)
+		}
+	}
+}
+
 func (q *queueTest) finishStates() {
 	now := q.clock.Now()
 	for _, s := range []store.State{store.Succeeded, store.Dead, store.Cancelled, store.Expired, store.Parked} {

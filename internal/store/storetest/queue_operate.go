@@ -126,15 +126,25 @@ func (q *queueTest) lanes() {
 			q.finish(store.Outcome{ID: j.ID, Token: j.Token, State: store.Parked, Error: &store.JobError{At: q.clock.Now(), Code: "x.credential"}})
 		}
 	}
+	since := q.clock.Now()
 	q.one("B")
-	want := []store.Lane{{Lane: "A", Tenant: "A", Parked: 1, ParkedFor: "x.credential"}, {Lane: "B", Tenant: "B", Ready: 1, Running: 3}, {Lane: "C", Tenant: "C", Running: 1}}
+	q.clock.add(time.Second)
+	q.one("B")
+	q.make(store.NewJob{Tenant: "E", Type: "a", RunAt: q.clock.Now().Add(time.Hour)})
+	want := []store.Lane{
+		{Tenant: "A", Parked: 1, ParkedFor: "x.credential"}, {Tenant: "B", Ready: 2, Running: 3, OldestReady: since}, {Tenant: "C", Running: 1},
+		{Tenant: "E", Scheduled: 1},
+	}
+	for i, l := range want {
+		want[i].Lane, want[i].Resource, want[i].Class = mainLane(l.Tenant), store.Internal, store.Normal
+	}
 	if got := read("", 10); !slices.Equal(got, want) {
 		q.Errorf("lanes %+v, want %+v", got, want)
 	}
-	if got := read("A", 1); !slices.Equal(got, want[1:2]) {
+	if got := read(mainLane("A"), 1); !slices.Equal(got, want[1:2]) {
 		q.Errorf("the lane after A: %+v", got)
 	}
-	if got := read("C", 10); len(got) != 0 {
+	if got := read(mainLane("E"), 10); len(got) != 0 {
 		q.Errorf("after the last: %+v", got)
 	}
 }
@@ -312,6 +322,9 @@ func (q *queueTest) invariants() {
 			}
 			if r.IntN(2) == 0 {
 				j.UniqueKey = fmt.Sprint("k", r.IntN(50))
+				if j.ClaimFor == "" {
+					j.OnTaken = []store.OnTaken{store.Keep, store.Keep, store.Replace, store.ReplaceKeepTime}[r.IntN(4)]
+				}
 			}
 			if _, err := q.Enqueue(q.ctx, j); err != nil && !errors.Is(err, store.ErrKeyReuse) {
 				q.Fatal(err)
@@ -366,12 +379,15 @@ func (q *queueTest) invariants() {
 				q.doPrune(10)
 			}
 		}
-		tally := map[string]store.JobCounts{}
+		tally, ofB := map[string]store.JobCounts{}, store.JobCounts{}
 		for _, t := range tenants {
 			tally[t] = store.JobCounts{}
 		}
 		for _, j := range q.doJobs(store.JobFilter{AllTenants: true, Limit: 1000}) {
 			tally[""][j.State]++
+			if j.Type == "b" {
+				ofB[j.State]++
+			}
 			if j.Tenant != "" {
 				tally[j.Tenant][j.State]++
 			}
@@ -385,6 +401,15 @@ func (q *queueTest) invariants() {
 		}
 		for t, want := range tally {
 			q.counts(t, want)
+		}
+		if byType, err := q.TypeCounts(q.ctx, ""); err != nil || len(byType) > len(allTypes) {
+			q.Errorf("by type %v, %v", byType, err)
+		} else {
+			for s, n := range ofB {
+				if byType["b"][s] != n {
+					q.Errorf("%d %s jobs of type b, want %d", byType["b"][s], s, n)
+				}
+			}
 		}
 		if q.Failed() {
 			q.Fatalf("at step %d, %s: %v", step, what, maps.Collect(maps.All(tally[""])))

@@ -1,4 +1,4 @@
-package sqlite
+package store
 
 import (
 	"encoding/binary"
@@ -11,20 +11,20 @@ import (
 
 const deliveryPrefix = "dlv_"
 
-// deliveryIDs makes ids that grow: dlv_ and a UUIDv7 (RFC 9562) whose time is the inbox's clock, so that an id
-// tells its day, and whose next twelve bits count within the millisecond.
-type deliveryIDs struct {
-	now func() time.Time
+// DeliveryIDs makes the ids of an inbox, which grow: dlv_ and a UUIDv7 (RFC 9562) whose time is the inbox's clock, so that an
+// id tells its day, and whose next twelve bits count within the millisecond.
+type DeliveryIDs struct {
+	Now func() time.Time
 
 	mu   sync.Mutex
 	last int64
 	seq  uint16
 }
 
-// next gives an id and its time.
-func (g *deliveryIDs) next() (id string, ms int64) {
+// Next gives an id and its time, in Unix milliseconds.
+func (g *DeliveryIDs) Next() (id string, ms int64) {
 	g.mu.Lock()
-	ms = g.now().UnixMilli()
+	ms = g.Now().UnixMilli()
 	switch {
 	case ms > g.last || ms < g.last-1000: // a clock that was set back far is believed
 		g.last, g.seq = ms, 0
@@ -43,8 +43,8 @@ func (g *deliveryIDs) next() (id string, ms int64) {
 	return deliveryPrefix + hex.EncodeToString(u[:]), ms
 }
 
-// deliveryTime reads the time out of an id.
-func deliveryTime(id string) (ms int64, ok bool) {
+// DeliveryTime reads the time out of an id.
+func DeliveryTime(id string) (ms int64, ok bool) {
 	s, ok := strings.CutPrefix(id, deliveryPrefix)
 	if !ok || len(s) != 32 {
 		return 0, false
@@ -56,12 +56,9 @@ func deliveryTime(id string) (ms int64, ok bool) {
 	return int64(binary.BigEndian.Uint64(u[:])), true
 }
 
-// firstIDAt is less than every id made at a time, and greater than those made before.
-func firstIDAt(ms int64) string {
+// FirstDeliveryID is less than every id made at a time, and greater than those made before.
+func FirstDeliveryID(ms int64) string {
 	var u [8]byte
 	binary.BigEndian.PutUint64(u[:], uint64(max(ms, 0))<<16)
 	return deliveryPrefix + hex.EncodeToString(u[:6])
 }
-
-// dayOf names the UTC day of a time.
-func dayOf(ms int64) string { return msTime(ms).Format(dayLayout) }

@@ -1,0 +1,68 @@
+package mongo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/ecodrix/ecod/internal/store"
+)
+
+// Codes of the server that mean something to us.
+const (
+	codeDuplicate   = 11000
+	codeNoNamespace = 26
+)
+
+var (
+	tooLarge = []int{10334, 17419, 17420, 17280}                // of documents and of index keys
+	queries  = []int{2, 9, 14, 16, 52, 54, 57, 73, 168, 51, 96} // what the server read and will never do
+)
+
+// fail makes the driver's error one of the contract's. Of the server's words none is kept: they quote values.
+func fail(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || driver.IsTimeout(err) || driver.IsNetworkError(err) || errors.Is(err, context.Canceled)) {
+		return ctx.Err()
+	}
+	for _, ours := range []error{store.ErrConflict, store.ErrDuplicate, store.ErrTooLarge, store.ErrUnavailable, store.ErrQuery, store.ErrClosed, store.ErrNotFound, errSchema} {
+		if errors.Is(err, ours) {
+			return err
+		}
+	}
+	if foreign := (*ForeignError)(nil); errors.As(err, &foreign) {
+		return err
+	}
+	codes := driver.ErrorCodes(err)
+	has := func(some []int) bool {
+		return slices.ContainsFunc(codes, func(c int) bool { return slices.Contains(some, c) })
+	}
+	switch {
+	case isDuplicate(err):
+		return fmt.Errorf("%w: store/mongo: code %d", store.ErrDuplicate, codeDuplicate)
+	case errors.Is(err, driver.ErrClientDisconnected):
+		return fmt.Errorf("%w: store/mongo: the cluster was left", store.ErrUnavailable)
+	case has(tooLarge):
+		return fmt.Errorf("%w: store/mongo: code %d", store.ErrTooLarge, codes[0])
+	case len(codes) > 0 && has(queries):
+		return fmt.Errorf("%w: store/mongo: code %d", store.ErrQuery, codes[0])
+	case len(codes) > 0:
+		return fmt.Errorf("%w: store/mongo: code %d", store.ErrUnavailable, codes[0])
+	case driver.IsTimeout(err):
+		return fmt.Errorf("%w: store/mongo: no answer in time", store.ErrUnavailable)
+	case driver.IsNetworkError(err):
+		return fmt.Errorf("%w: store/mongo: the connection broke", store.ErrUnavailable)
+	}
+	return fmt.Errorf("%w: store/mongo: %T", store.ErrUnavailable, err)
+}
+
+// isDuplicate tells a taken id or unique value by its code.
+func isDuplicate(err error) bool {
+	var se driver.ServerError
+	return errors.As(err, &se) && se.HasErrorCode(codeDuplicate)
+}
