@@ -246,7 +246,7 @@ func TestKeysRotateBesideServe(t *testing.T) {
 				return
 			default:
 			}
-			body, _ := json.Marshal(confirmEvent(map[string]any{"eventId": fmt.Sprint("ev-", n), "phone": fmt.Sprintf("9181439%05d", n%20)}))
+			body, _ := json.Marshal(confirmEvent(map[string]any{"eventId": fmt.Sprint("ev-", n), "phone": fmt.Sprintf("9181439%05d", n%500)}))
 			if status, b := try("POST", p.url+"/api/crm/automations/events", body, map[string]string{"x-api-key": c.Key, "x-client-code": c.Code}); status != 202 {
 				t.Errorf("event %d: %d %s", n, status, b)
 				return

@@ -216,6 +216,7 @@ func TestIntakeSharesCommits(t *testing.T) {
 	h := newHall(t, 1)
 	var inside, most atomic.Int64
 	two := make(chan struct{}) // closed once two commits were under way at once
+	together := sync.OnceFunc(func() { close(two) })
 	h.commit = func(string) {
 		n := inside.Add(1)
 		defer inside.Add(-1)
@@ -223,7 +224,7 @@ func TestIntakeSharesCommits(t *testing.T) {
 			most.Store(n)
 		}
 		if n == 2 {
-			close(two)
+			together()
 		}
 		select {
 		case <-two:
