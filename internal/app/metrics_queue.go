@@ -74,7 +74,7 @@ func newQueueMetrics(reg *prometheus.Registry) *queueMetrics {
 }
 
 // began counts an execution.
-func (m *queueMetrics) began(j store.Job) {
+func (m *queueMetrics) began(j *store.Job) {
 	_, _, class := store.SplitLane(j.Lane)
 	m.started.WithLabelValues(string(class)).Inc()
 }

@@ -47,7 +47,7 @@ func (r *Runner) ahead(slots int) int {
 func (r *Runner) begin(ctx, work context.Context, slots chan struct{}, jobs []store.Job) {
 	all := make([]*claimed, len(jobs)) // each on its own: one that takes long keeps none of the others in memory
 	for i, j := range jobs {
-		c := &claimed{Job: j, ctx: r.hold(work, j), left: r.confine(j)}
+		c := &claimed{Job: j, ctx: r.hold(work, &j), left: r.confine(&j)}
 		c.free = sync.OnceFunc(func() {
 			r.occupy(c.Lane, -1)
 			<-slots
@@ -76,7 +76,7 @@ func (r *Runner) begin(ctx, work context.Context, slots chan struct{}, jobs []st
 			}
 		}
 		go func() {
-			_, err := r.execute(j.ctx, j.Job, j.free)
+			_, err := r.execute(j.ctx, &j.Job, j.free)
 			j.left()
 			r.leave()
 			r.vacate(err)
@@ -92,8 +92,8 @@ func (r *Runner) handBack(jobs []*claimed) {
 			defer r.leave()
 			defer j.left()
 			defer r.occupy(j.Lane, -1)
-			defer r.letGo(j.Job)
-			_, err := r.record(store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}, nil)
+			defer r.letGo(&j.Job)
+			_, err := r.record(&store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}, nil)
 			if err != nil {
 				r.cfg.Log.Error("a job cannot be given back; it will run again when its lease ends", "client", j.Tenant, "job", j.ID, "error", err)
 			}

@@ -12,7 +12,7 @@ const endsMost = 256
 
 // ending is an execution that waits for its outcome to be recorded.
 type ending struct {
-	outcome store.Outcome
+	outcome *store.Outcome
 	free    func() // its slot; nil: none
 	done    chan struct{}
 	held    bool
@@ -20,16 +20,24 @@ type ending struct {
 }
 
 // record has an outcome recorded, and tells whether it held. What ends while a commit is under way shares the next one.
-// The slot is freed as the commit begins: while it goes to the disk, the next job may be claimed.
-func (r *Runner) record(o store.Outcome, free func()) (bool, error) {
+// The slot is freed at once, so that the next job runs while the disk is waited for; of jobs that end faster than the disk
+// takes, as the commit begins: no more of them wait for it than there are slots, and so run again after a crash.
+func (r *Runner) record(o *store.Outcome, free func()) (bool, error) {
 	e := &ending{outcome: o, free: free, done: make(chan struct{})}
 	r.mu.Lock()
 	r.endings = append(r.endings, e)
+	early := free != nil && len(r.endings) <= r.cfg.Concurrency
+	if early {
+		e.free = nil
+	}
 	if !r.recording { // no goroutine stays behind where nothing ends
 		r.recording = true
 		go r.recordAll()
 	}
 	r.mu.Unlock()
+	if early {
+		free()
+	}
 	<-e.done
 	return e.held, e.err
 }
@@ -58,6 +66,7 @@ func (r *Runner) recordAll() {
 		for _, e := range batch {
 			close(e.done)
 		}
+		nudge(r.free) // who claimed for a slot that was freed before may have found a lane held back by what has now ended
 	}
 }
 
@@ -67,7 +76,7 @@ func finish(q store.Queue, batch []*ending) {
 	defer cancel()
 	outcomes := make([]store.Outcome, len(batch))
 	for i, e := range batch {
-		outcomes[i] = e.outcome
+		outcomes[i] = *e.outcome
 	}
 	held, err := q.Finish(ctx, outcomes...)
 	if err != nil && !passing(err) && len(batch) > 1 {

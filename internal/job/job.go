@@ -56,12 +56,13 @@ func (t Type) withDefaults() Type {
 }
 
 // abandoned gives what follows from a job's end in a state without its handler's word.
-func (t Type) abandoned(j store.Job, end store.State) []store.NewJob {
+func (t *Type) abandoned(j *store.Job, end store.State) []store.NewJob {
 	if t.Abandoned == nil {
 		return nil
 	}
-	j.State = end
-	return t.Abandoned(j)
+	ended := *j
+	ended.State = end
+	return t.Abandoned(ended)
 }
 
 // Why a job ended without its handler's word, for the record of what it was to do.
@@ -222,7 +223,7 @@ func New(tn, typ string, payload any) store.NewJob {
 }
 
 // outcome turns how a handler ended into what the queue records.
-func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.Outcome {
+func (t *Type) outcome(j *store.Job, res Result, err error, now time.Time) store.Outcome {
 	o := store.Outcome{ID: j.ID, Token: j.Token}
 	o.Next = Following(res, err)
 	if err == nil {
@@ -243,7 +244,7 @@ func (t Type) outcome(j store.Job, res Result, err error, now time.Time) store.O
 		v = &verdict{state: store.Scheduled, countFailed: true, code: "error", err: err}
 	}
 	o.State, o.CountFailed, o.Pause = v.state, v.countFailed, v.pause
-	if v.countFailed && v.state == store.Scheduled && LastAttempt(j) {
+	if v.countFailed && v.state == store.Scheduled && LastAttempt(*j) {
 		o.State = store.Dead
 	}
 	if o.State == store.Scheduled {

@@ -45,7 +45,7 @@ func Leased(ctx context.Context) error {
 }
 
 // hold registers a claimed job, so that its lease is watched.
-func (r *Runner) hold(ctx context.Context, j store.Job) context.Context {
+func (r *Runner) hold(ctx context.Context, j *store.Job) context.Context {
 	jctx, cancel := context.WithCancelCause(context.WithValue(ctx, leaseKey{}, lease{r, time.Now()}))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -57,7 +57,7 @@ func (r *Runner) hold(ctx context.Context, j store.Job) context.Context {
 }
 
 // letGo ends what hold began.
-func (r *Runner) letGo(j store.Job) {
+func (r *Runner) letGo(j *store.Job) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if h, ok := r.held[j.ID]; ok && h.token == j.Token {
@@ -169,7 +169,8 @@ func (r *Runner) Cancel(ctx context.Context, ids ...string) ([]string, error) {
 			return nil, err
 		}
 		if !j.State.Terminal() {
-			next = append(next, r.types[j.Type].abandoned(j, store.Cancelled)...)
+			t, _ := r.typeOf(j.Type)
+			next = append(next, t.abandoned(&j, store.Cancelled)...)
 		}
 	}
 	if len(next) > 0 {

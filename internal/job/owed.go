@@ -43,9 +43,10 @@ func (r *Runner) tellSome(ctx context.Context) (int, error) {
 	}
 	told := make([]store.Told, len(jobs))
 	for i, j := range jobs {
-		told[i] = store.Told{ID: j.ID, Next: r.types[j.Type].abandoned(j, j.State)}
+		t, _ := r.typeOf(j.Type)
+		told[i] = store.Told{ID: j.ID, Next: t.abandoned(&j, j.State)}
 		for k := range told[i].Next {
-			told[i].Next[k] = r.following(j, told[i].Next[k])
+			told[i].Next[k] = r.following(&j, told[i].Next[k])
 		}
 		level := slog.LevelDebug
 		if j.State == store.Dead {

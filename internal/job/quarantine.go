@@ -19,7 +19,7 @@ func (r *Runner) admits() bool {
 }
 
 // confine closes the quarantine behind a job that is in it. left opens it before its time.
-func (r *Runner) confine(j store.Job) (left func()) {
+func (r *Runner) confine(j *store.Job) (left func()) {
 	if _, _, class := store.SplitLane(j.Lane); class != store.Quarantine {
 		return func() {}
 	}

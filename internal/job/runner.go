@@ -52,7 +52,7 @@ type Config struct {
 	// Observe is called after each execution, for metrics.
 	Observe func(e Execution)
 	// Began is called before each execution, for metrics.
-	Began func(j store.Job)
+	Began func(j *store.Job)
 	// Trouble is called when an execution lost its lease (lease_lost), or its end was refused (fence_rejected).
 	Trouble func(what string)
 	// Changed is called after a job changed, for live views; it must not block.
@@ -61,7 +61,7 @@ type Config struct {
 
 // Execution is one execution of a job that ended.
 type Execution struct {
-	Job   store.Job     // as it was claimed
+	Job   *store.Job    // as it was claimed
 	State store.State   // that it left the job in
 	Code  string        // of what went wrong; "": nothing did
 	Wait  time.Duration // from due to started
@@ -72,7 +72,7 @@ type Execution struct {
 type Runner struct {
 	cfg   Config
 	Owner string
-	types map[string]Type
+	types map[string]*Type
 	names []string
 
 	mu      sync.Mutex
@@ -106,12 +106,12 @@ type Runner struct {
 
 // NewRunner makes a runner of these types.
 func NewRunner(cfg Config, types ...Type) *Runner {
-	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]Type{}, held: map[string]held{}, busy: map[string]int{}, free: make(chan struct{}, 1), wake: make(chan struct{}, 1), owed: make(chan struct{}, 1), heed: make(chan struct{}, 1), hasty: make(chan struct{}, 1), dumped: map[string]bool{}}
+	r := &Runner{cfg: cfg, Owner: id.New("run"), types: map[string]*Type{}, held: map[string]held{}, busy: map[string]int{}, free: make(chan struct{}, 1), wake: make(chan struct{}, 1), owed: make(chan struct{}, 1), heed: make(chan struct{}, 1), hasty: make(chan struct{}, 1), dumped: map[string]bool{}}
 	if r.cfg.Observe == nil {
 		r.cfg.Observe = func(Execution) {}
 	}
 	if r.cfg.Began == nil {
-		r.cfg.Began = func(store.Job) {}
+		r.cfg.Began = func(*store.Job) {}
 	}
 	if r.cfg.Trouble == nil {
 		r.cfg.Trouble = func(string) {}
@@ -155,9 +155,20 @@ func nudge(c chan<- struct{}) {
 // Know adds types, before Run.
 func (r *Runner) Know(types ...Type) {
 	for _, t := range types {
-		r.types[t.Name] = t.withDefaults()
+		t = t.withDefaults()
+		r.types[t.Name] = &t
 		r.names = append(r.names, t.Name)
 	}
+}
+
+// unknown is the type of jobs whose type this runner does not know: it declares nothing.
+var unknown Type
+
+func (r *Runner) typeOf(name string) (t *Type, known bool) {
+	if t, known = r.types[name]; !known {
+		t = &unknown
+	}
+	return t, known
 }
 
 // Run claims and runs jobs until ctx ends, then lets the running ones finish, gives the others back, and returns.
@@ -263,7 +274,7 @@ func (r *Runner) unpark(ctx context.Context) {
 // declared gives a job that is to be made the attempts, the resource and the class of its type. What is put into the
 // queue past the runner has none but its own.
 func (r *Runner) declared(nj store.NewJob) store.NewJob {
-	t := r.types[nj.Type]
+	t, _ := r.typeOf(nj.Type)
 	if nj.MaxAttempts == 0 {
 		nj.MaxAttempts = t.MaxAttempts
 	}
@@ -278,7 +289,7 @@ func (r *Runner) declared(nj store.NewJob) store.NewJob {
 
 // following is declared for what a job leaves: unless it says itself how patient it is, it is at least as patient as a
 // bulk or maintenance job that caused it.
-func (r *Runner) following(j store.Job, nj store.NewJob) store.NewJob {
+func (r *Runner) following(j *store.Job, nj store.NewJob) store.NewJob {
 	said := nj.Class != ""
 	nj = r.declared(nj)
 	if !said && j.Class.Patience() >= store.Bulk.Patience() && j.Class.Patience() > nj.Class.Patience() {
@@ -319,13 +330,13 @@ func (r *Runner) DoAnyway(ctx context.Context, nj store.NewJob) (store.Enqueued,
 	}
 	j := made[0].Job
 	// the caller may go away; what it asked for is durable and goes on
-	jctx := r.hold(context.WithoutCancel(ctx), j)
+	jctx := r.hold(context.WithoutCancel(ctx), &j)
 	var res Result
 	done := make(chan struct{})
 	go func() {
 		defer r.leave()
 		defer close(done)
-		res, err = r.execute(jctx, j, nil)
+		res, err = r.execute(jctx, &j, nil)
 	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -339,16 +350,11 @@ func (r *Runner) DoAnyway(ctx context.Context, nj store.NewJob) (store.Enqueued,
 
 // execute runs one claimed job and records its end. Its slot is freed when its handler has ended and its end is about to
 // be recorded.
-func (r *Runner) execute(ctx context.Context, j store.Job, free func()) (Result, error) {
+func (r *Runner) execute(ctx context.Context, j *store.Job, free func()) (Result, error) {
 	started := r.cfg.Now()
 	r.cfg.Began(j)
 	defer r.letGo(j)
-	log := func(level slog.Level, msg string, args ...any) {
-		if r.cfg.Log.Enabled(ctx, level) { // of most executions nobody wants to read
-			r.cfg.Log.Log(ctx, level, msg, append([]any{"client", j.Tenant, "job", j.ID, "type", j.Type}, args...)...)
-		}
-	}
-	t, known := r.types[j.Type]
+	t, known := r.typeOf(j.Type)
 	if t.MaxAttempts > 0 {
 		j.MaxAttempts = t.MaxAttempts
 	}
@@ -358,26 +364,15 @@ func (r *Runner) execute(ctx context.Context, j store.Job, free func()) (Result,
 	if !known {
 		err = Park("unknown_type", nil)
 	} else {
-		res, err = r.attend(during(ctx, j.ID), t, &j)
+		res, err = r.attend(during(ctx, j.ID), t, j)
 	}
 	now := r.cfg.Now()
 	r.learn(now.Sub(started))
 	o := t.outcome(j, res, err, now)
-	switch cause := context.Cause(ctx); {
-	case err == nil:
-	case errors.Is(cause, ErrLeaseLost):
-		log(slog.LevelWarn, "lease lost; another runner has the job", "error", err)
+	if err != nil && !r.ended(ctx, t, j, err, &o) {
+		r.note(ctx, slog.LevelWarn, "lease lost; another runner has the job", j, "error", err)
 		r.cfg.Trouble("lease_lost")
 		return res, errors.Join(err, ErrLeaseLost)
-	case errors.Is(err, ErrLeaseLost): // it found so itself; if it was wrong, the job goes back, and nothing was wrong with it
-		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
-	case errors.Is(cause, errStopping) && cut(err):
-		o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
-	case errors.Is(cause, errCancelled):
-		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, t.abandoned(j, store.Cancelled)
-		if errors.Is(err, context.Canceled) { // that it stopped when asked to is no failure
-			o.CountFailed, o.Error = false, nil
-		}
 	}
 	for i := range o.Next {
 		o.Next[i] = r.following(j, o.Next[i])
@@ -385,45 +380,35 @@ func (r *Runner) execute(ctx context.Context, j store.Job, free func()) (Result,
 	if s := (*stuck)(nil); errors.As(err, &s) {
 		free = nil
 	}
-	ok, ferr := r.record(o, free)
+	ok, ferr := r.record(&o, free)
 	if ferr != nil && !passing(ferr) {
 		// The handler left what the queue never takes. Without an end the job would run for ever.
 		err = Retry(0, "outcome", ferr)
 		o = t.outcome(j, Result{}, err, now)
-		ok, ferr = r.record(o, nil)
+		ok, ferr = r.record(&o, nil)
 	}
 	switch {
 	case ferr != nil:
-		log(slog.LevelError, "a job's end cannot be recorded; it will run again when its lease ends", "error", ferr)
+		r.note(ctx, slog.LevelError, "a job's end cannot be recorded; it will run again when its lease ends", j, "error", ferr)
 		return res, errors.Join(err, ferr)
 	case !ok:
-		log(slog.LevelWarn, "a job's end was refused: it was taken over by another runner")
+		r.note(ctx, slog.LevelWarn, "a job's end was refused: it was taken over by another runner", j)
 		r.cfg.Trouble("fence_rejected")
 		return res, errors.Join(err, ErrLeaseLost)
 	}
 	if o.State == store.Parked && r.cfg.Tenants.Version(j.Tenant) != account && r.cfg.Tenants.Status(j.Tenant) == tenant.Active {
-		// the cause was removed while we found it: who released the parked jobs did not see this one
-		var err error
-		if o.Pause != nil {
-			_, err = r.cfg.Queue.Resume(context.WithoutCancel(ctx), o.Pause.Scope, o.Pause.Reason)
-		}
-		if _, rerr := r.cfg.Queue.ReleaseParked(context.WithoutCancel(ctx), j.Tenant); err == nil {
-			err = rerr
-		}
-		if err != nil {
-			log(slog.LevelError, "a held job cannot be released", "error", err)
-		}
-	}
-	level := slog.LevelDebug
-	if o.State == store.Dead {
-		level = slog.LevelError
-	} else if err != nil && !snoozed(err) && o.State != store.Cancelled {
-		level = slog.LevelWarn
+		r.unparkLate(ctx, j, o.Pause)
 	}
 	if err != nil {
-		log(level, "job "+string(o.State), "attempt", j.Attempt+1, "error", err)
-	} else {
-		log(level, "job "+string(o.State), "ms", now.Sub(started).Milliseconds())
+		level := slog.LevelDebug
+		if o.State == store.Dead {
+			level = slog.LevelError
+		} else if !snoozed(err) && o.State != store.Cancelled {
+			level = slog.LevelWarn
+		}
+		r.note(ctx, level, "job "+string(o.State), j, "attempt", j.Attempt+1, "error", err)
+	} else if r.cfg.Log.Enabled(ctx, slog.LevelDebug) { // of most executions nobody wants to read
+		r.note(ctx, slog.LevelDebug, "job "+string(o.State), j, "ms", now.Sub(started).Milliseconds())
 	}
 	e := Execution{Job: j, State: o.State, Wait: started.Sub(j.RunAt), Run: now.Sub(started)}
 	if o.Error != nil {
@@ -434,13 +419,52 @@ func (r *Runner) execute(ctx context.Context, j store.Job, free func()) (Result,
 	return res, err
 }
 
+// note logs something of a job.
+func (r *Runner) note(ctx context.Context, level slog.Level, msg string, j *store.Job, args ...any) {
+	r.cfg.Log.Log(ctx, level, msg, append([]any{"client", j.Tenant, "job", j.ID, "type", j.Type}, args...)...)
+}
+
+// ended makes of a failure's outcome what it is if the job's context ended before; false: another runner has the job.
+func (r *Runner) ended(ctx context.Context, t *Type, j *store.Job, err error, o *store.Outcome) bool {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, ErrLeaseLost):
+		return false
+	case errors.Is(err, ErrLeaseLost): // it found so itself; if it was wrong, the job goes back, and nothing was wrong with it
+		*o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
+	case errors.Is(cause, errStopping) && cut(err):
+		*o = store.Outcome{ID: j.ID, Token: j.Token, State: store.Ready}
+	case errors.Is(cause, errCancelled):
+		o.State, o.RunAt, o.Next = store.Cancelled, time.Time{}, t.abandoned(j, store.Cancelled)
+		if errors.Is(err, context.Canceled) { // that it stopped when asked to is no failure
+			o.CountFailed, o.Error = false, nil
+		}
+	}
+	return true
+}
+
+// unparkLate lets a job go on that was held for a cause which was removed while we found it: who released the parked jobs
+// did not see this one.
+func (r *Runner) unparkLate(ctx context.Context, j *store.Job, pause *store.PauseRequest) {
+	ctx = context.WithoutCancel(ctx)
+	var err error
+	if pause != nil {
+		_, err = r.cfg.Queue.Resume(ctx, pause.Scope, pause.Reason)
+	}
+	if _, rerr := r.cfg.Queue.ReleaseParked(ctx, j.Tenant); err == nil {
+		err = rerr
+	}
+	if err != nil {
+		r.note(ctx, slog.LevelError, "a held job cannot be released", j, "error", err)
+	}
+}
+
 // passing tells whether the queue may take tomorrow what it did not take now.
 func passing(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrClosed) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // call gives the handler its tenant, and turns a panic into an error.
-func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err error) {
+func (r *Runner) call(ctx context.Context, t *Type, j *store.Job) (res Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.cfg.Log.Error("panic in a job", "client", j.Tenant, "job", j.ID, "type", j.Type, "panic", p, "stack", string(debug.Stack()))
@@ -448,7 +472,7 @@ func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err
 		}
 	}()
 	if t.System {
-		return t.Handle(ctx, nil, j)
+		return t.Handle(ctx, nil, *j)
 	}
 	switch r.cfg.Tenants.Status(j.Tenant) {
 	case tenant.Active:
@@ -468,7 +492,7 @@ func (r *Runner) call(ctx context.Context, t Type, j store.Job) (res Result, err
 		return res, PauseLane(j.Tenant, store.RateLimited, unavailablePause, 0, "client_unavailable", err)
 	}
 	defer release()
-	return t.Handle(ctx, tn, j)
+	return t.Handle(ctx, tn, *j)
 }
 
 // Healthy tells whether the runner can reach the queue.

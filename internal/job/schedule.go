@@ -101,7 +101,7 @@ func (tt *Timetable) check(s *Schedule) error {
 	if s.CatchUp < 0 || s.CatchUp > maxCatchUp {
 		add("/catchUp", "Expected at most 7 days.")
 	}
-	t := tt.cfg.Runner.types[s.Type]
+	t, _ := tt.cfg.Runner.typeOf(s.Type)
 	switch {
 	case t.Schedulable == nil || t.System != (s.Tenant == ""):
 		whose := "a client"

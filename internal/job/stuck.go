@@ -38,7 +38,7 @@ func (s *stuck) Error() string { return "it did not end when it was told to: " +
 func (s *stuck) Unwrap() error { return s.cause }
 
 // attend runs a handler within its time. One that does not heed the end of that is left behind.
-func (r *Runner) attend(ctx context.Context, t Type, j *store.Job) (res Result, err error) {
+func (r *Runner) attend(ctx context.Context, t *Type, j *store.Job) (res Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
 	defer cancel()
 	over := make(chan struct{})
@@ -47,7 +47,7 @@ func (r *Runner) attend(ctx context.Context, t Type, j *store.Job) (res Result, 
 	// With these a dump of the goroutines tells where a job stands.
 	go pprof.Do(ctx, pprof.Labels("job", j.ID, "type", j.Type), func(ctx context.Context) {
 		defer close(over)
-		said, serr := r.call(ctx, t, *j)
+		said, serr := r.call(ctx, t, j)
 		if decided.CompareAndSwap(false, true) {
 			res, err = said, serr
 			return

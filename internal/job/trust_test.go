@@ -18,7 +18,7 @@ func (deaf) Listen(store.Listener) {}
 func TestLeasedGoesByTheTime(t *testing.T) {
 	t.Parallel()
 	r := NewRunner(Config{Queue: deaf{}})
-	ctx := r.hold(context.Background(), store.Job{ID: "job_1", Token: 1})
+	ctx := r.hold(context.Background(), &store.Job{ID: "job_1", Token: 1})
 	if err := Leased(ctx); err != nil {
 		t.Errorf("a job that was just claimed: %v", err)
 	}
