@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -238,6 +239,9 @@ func (s *Server) DeliverAs(ctx context.Context, url, appSecret string, body []by
 	req.Header.Set("User-Agent", "facebookexternalua")
 	req.Header.Set("X-Hub-Signature-256", Sign(appSecret, body))
 	resp, err := s.out.Do(req)
+	if errors.Is(err, context.Canceled) { // our own end, and nothing that the receiver did
+		return 0, err
+	}
 	if err != nil {
 		d.Err = err.Error()
 	} else {
