@@ -18,7 +18,7 @@ func TestClientMoveToMongoDB(t *testing.T) {
 	t.Parallel()
 	to := servertest.Mongo(t)
 	messages := 150
-	if os.Getenv("ECOD_TEST_LONG") != "" && servertest.IsMongod(t) {
+	if os.Getenv("ECOD_TEST_LONG") != "" {
 		messages = 100_000
 	}
 	e := start(t, t.TempDir(), newMeta(t), func(c *app.Config) { c.AllowPrivate = true })
