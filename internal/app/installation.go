@@ -79,13 +79,27 @@ func (s *Storage) dropAt(ctx context.Context, url, code string) error {
 	return s.clusters.Drop(ctx, url, mongoClient(url, code))
 }
 
+// onMongo gives the address of a client's database on MongoDB; "": it is elsewhere.
+func (s *Storage) onMongo(a *tenant.Account) (secret.Text, error) {
+	if a.DatabaseURL != "" && s.elsewhere != nil {
+		return "", nil
+	}
+	return s.at(a)
+}
+
+// mine refuses a client's database that is another's.
+func (s *Storage) mine(ctx context.Context, a *tenant.Account) error {
+	url, err := s.onMongo(a)
+	if err == nil && url != "" {
+		_, err = s.owned(ctx, url.Reveal(), a.Code)
+	}
+	return foreign(err)
+}
+
 // unclaimed refuses to move to a database that holds something and is nobody's: to open it would make it this client's,
 // though it may be another's, who has not opened it since databases are marked.
 func (s *Storage) unclaimed(ctx context.Context, a *tenant.Account) error {
-	if a.DatabaseURL != "" && s.elsewhere != nil {
-		return nil
-	}
-	url, err := s.at(a)
+	url, err := s.onMongo(a)
 	if err != nil || url == "" {
 		return err
 	}

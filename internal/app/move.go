@@ -569,8 +569,12 @@ func (m *Mover) DropOld(ctx context.Context, code string) (dropped string, err e
 	if dropped, err = m.Where(old); err != nil {
 		return "", err
 	}
+	same, err := m.same(ctx, acct, old)
+	if err == nil && !same {
+		err = m.Storage.mine(ctx, old) // where the client is in a file, nothing was opened yet
+	}
 	trouble := (*tenant.Trouble)(nil)
-	switch same, err := m.same(ctx, acct, old); {
+	switch {
 	case errors.As(err, &trouble):
 		return "", fault.Wrap(err, fault.Conflict, "client.not_its_database", "One of the two databases is not this client's: nothing was dropped.")
 	case err != nil:
