@@ -54,13 +54,101 @@ func TestMediaSharedByNodes(t *testing.T) {
 	w := newWorld(t)
 	var nodes []*media.Archive
 	for range 4 {
-		shelf, err := media.NewFolder(w.shelf)
-		w.must(err)
-		a, err := media.New(media.Config{Shelves: []media.Shelf{shelf}, Spool: t.TempDir(), Shared: true, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
-		w.must(err)
-		nodes = append(nodes, a)
+		nodes = append(nodes, nodeArchive(w, func(s media.Shelf) media.Shelf { return s }))
 	}
 	sharedUnderLoad(w, nodes...)
+}
+
+// nodeArchive is the archive of one node of several that share w's shelf.
+func nodeArchive(w *world, made func(media.Shelf) media.Shelf) *media.Archive {
+	shelf, err := media.NewFolder(w.shelf)
+	w.must(err)
+	a, err := media.New(media.Config{Shelves: []media.Shelf{made(shelf)}, Spool: w.t.TempDir(), Shared: true, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	w.must(err)
+	return a
+}
+
+// slowShelf deletes when it may, and says when it is asked to.
+type slowShelf struct {
+	media.Shelf
+	asked, may chan struct{}
+}
+
+func (s slowShelf) Delete(ctx context.Context, keys ...string) error {
+	close(s.asked)
+	<-s.may
+	return s.Shelf.Delete(ctx, keys...)
+}
+
+// putShelf says when it is given a blob.
+type putShelf struct {
+	media.Shelf
+	put chan struct{}
+}
+
+func (s putShelf) Put(ctx context.Context, key string, body io.ReaderAt, size int64, mime string) error {
+	close(s.put)
+	return s.Shelf.Put(ctx, key, body, size, mime)
+}
+
+// lookedAt says when it is asked which files lead to a blob.
+type lookedAt struct {
+	store.DB
+	looks chan struct{}
+}
+
+func (l lookedAt) Find(ctx context.Context, q store.Query) ([]store.Record, error) {
+	if len(q.Where) == 1 && q.Where[0].Field == "blob" {
+		select {
+		case l.looks <- struct{}{}:
+		default:
+		}
+	}
+	return l.DB.Find(ctx, q)
+}
+
+// TestMediaWaitsForRemoval: while one node removes a blob, another that is given the same content writes nothing, and goes on
+// when the blob is gone.
+func TestMediaWaitsForRemoval(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	slow, put := slowShelf{asked: make(chan struct{}), may: make(chan struct{})}, make(chan struct{})
+	one := nodeArchive(w, func(s media.Shelf) media.Shelf { slow.Shelf = s; return slow })
+	two := nodeArchive(w, func(s media.Shelf) media.Shelf { return putShelf{s, put} })
+	old, err := putBy(w, one, "a.txt", "the same text")
+	w.must(err)
+	removed := make(chan error, 1)
+	go func() { removed <- removeBy(w, one, old.ID) }()
+	<-slow.asked
+	looks := make(chan struct{})
+	w.tn.DB = lookedAt{w.tn.DB, looks}
+	stored := make(chan error, 1)
+	var f *media.File
+	go func() {
+		var err error
+		f, err = putBy(w, two, "b.txt", "the same text")
+		stored <- err
+	}()
+	for range 3 { // it sees the removal, and looks again
+		select {
+		case <-looks:
+		case <-put:
+			t.Fatal("the second node wrote the blob that the first is about to delete")
+		case err := <-stored:
+			t.Fatalf("stored during the removal: %v", err)
+		case <-time.After(takeover):
+			t.Fatal("the second node does not look for the removal")
+		}
+	}
+	close(slow.may)
+	w.must(<-removed)
+	w.must(<-stored)
+	c, err := two.Open(context.Background(), w.tn, f, false)
+	w.must(err)
+	w.must(c.Bytes.Close())
+	if b := blobsIn(t, w.shelf); len(b) != 1 {
+		t.Errorf("blobs %v", b)
+	}
 }
 
 func sharedUnderLoad(w *world, nodes ...*media.Archive) {
