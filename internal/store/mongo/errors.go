@@ -48,11 +48,11 @@ func fail(ctx context.Context, err error) error {
 	case errors.Is(err, driver.ErrClientDisconnected):
 		return fmt.Errorf("%w: store/mongo: the cluster was left", store.ErrUnavailable)
 	case has(tooLarge):
-		return fmt.Errorf("%w: store/mongo: code %d", store.ErrTooLarge, codes[0])
+		return fmt.Errorf("%w: store/mongo: %s", store.ErrTooLarge, codeText(codes[0]))
 	case len(codes) > 0 && has(queries):
-		return fmt.Errorf("%w: store/mongo: code %d", store.ErrQuery, codes[0])
+		return fmt.Errorf("%w: store/mongo: %s", store.ErrQuery, codeText(codes[0]))
 	case len(codes) > 0:
-		return fmt.Errorf("%w: store/mongo: code %d", store.ErrUnavailable, codes[0])
+		return fmt.Errorf("%w: store/mongo: %s", store.ErrUnavailable, codeText(codes[0]))
 	case driver.IsTimeout(err):
 		return fmt.Errorf("%w: store/mongo: no answer in time", store.ErrUnavailable)
 	case driver.IsNetworkError(err):
@@ -65,4 +65,30 @@ func fail(ctx context.Context, err error) error {
 func isDuplicate(err error) bool {
 	var se driver.ServerError
 	return errors.As(err, &se) && se.HasErrorCode(codeDuplicate)
+}
+
+// sqlStates says what some of PostgreSQL's states mean to whoever reads them of a MongoDB-compatible server.
+var sqlStates = map[string]string{
+	"40001": "writes at once were in each other's way, and the server took this one back",
+	"40P01": "a deadlock of writes at once, which the server ended by taking this one back",
+	"55P03": "a lock was not had in time",
+	"57014": "the server cancelled it, as it does after its own time limit",
+	"57P01": "the server is being stopped",
+	"57P03": "the server is starting or stopping",
+}
+
+// codeText tells a server's code. Servers on PostgreSQL (DocumentDB, FerretDB) give its states for some writes, packed as
+// PostgreSQL does: six bits a character. Those that end in 0 cannot be told from MongoDB's own codes, which are below 2^24.
+func codeText(code int) string {
+	if code < 1<<24 || code >= 1<<30 {
+		return fmt.Sprintf("code %d", code)
+	}
+	var state [5]byte
+	for i := range state {
+		state[i] = '0' + byte(code>>(6*i)&0x3f)
+	}
+	if says := sqlStates[string(state[:])]; says != "" {
+		return fmt.Sprintf("code %d (%s; PostgreSQL's %s)", code, says, state)
+	}
+	return fmt.Sprintf("code %d (PostgreSQL's %s)", code, state)
 }

@@ -165,7 +165,7 @@ func (in *Inbox) insert(batch []*receipt) {
 		var bulk driver.BulkWriteException
 		if errors.As(err, &bulk) && bulk.WriteConcernError == nil { // the others stand
 			for _, w := range bulk.WriteErrors {
-				batch[w.Index].err = fmt.Errorf("%w: store/mongo: code %d", store.ErrUnavailable, w.Code)
+				batch[w.Index].err = fmt.Errorf("%w: store/mongo: %s", store.ErrUnavailable, codeText(w.Code))
 			}
 			return nil
 		}
