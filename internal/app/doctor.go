@@ -246,9 +246,26 @@ func (d *doctor) nodes(ctx context.Context, e *Storage) {
 		who = []string{"none serves from this database now"}
 	}
 	d.line("engine", err, strings.Join(who, ", "), "see services database")
-	if _, local := mediaFolder(d.cfg.MediaURL); err == nil && len(nodes) > 1 && (local || d.cfg.MediaURL == "") {
-		d.line("media of nodes", errors.New("several nodes serve, and media are in a folder of each"), "", "set ECOD_MEDIA_URL to a bucket, unless the folder is one that all nodes share")
+	if err == nil && len(nodes) > 1 {
+		d.mediaOfNodes(nodes)
 	}
+}
+
+// mediaOfNodes tells whether nodes share the media folder, where it is one.
+func (d *doctor) mediaOfNodes(nodes []*Node) {
+	dir, local := d.folderOfMedia()
+	if !local {
+		return
+	}
+	folder, err := media.NewFolder(dir)
+	var who []string
+	if err == nil {
+		who, err = strangers(folder, nodes)
+	}
+	if err == nil && len(who) > 0 {
+		err = fmt.Errorf("nodes put media elsewhere than into %s: %s", dir, strings.Join(who, "; "))
+	}
+	d.line("media of nodes", plainPath(err), fmt.Sprintf("%d nodes share %s", len(nodes), dir), "set ECOD_MEDIA_URL to a bucket, or to a folder that all nodes share, and call the doctor with the same")
 }
 
 func (d *doctor) inbox(ctx context.Context, e *Storage) {
@@ -292,12 +309,17 @@ func (d *doctor) seals(ctx context.Context, e *Storage, keys Keys) {
 	d.line("sealed values", err, detail, "put back the key that sealed them (ECOD_SECRET_KEYS or secret-keys), or set the values anew")
 }
 
+// folderOfMedia gives the media folder; false: media are in a bucket.
+func (d *doctor) folderOfMedia() (dir string, local bool) {
+	if d.cfg.MediaURL == "" { // the configuration is wrong, and was not resolved
+		return filepath.Join(d.cfg.DataDir, "media"), true
+	}
+	return mediaFolder(d.cfg.MediaURL)
+}
+
 // media checks the operator's bucket, where one is set.
 func (d *doctor) media(ctx context.Context) {
-	if dir, ok := mediaFolder(d.cfg.MediaURL); ok || d.cfg.MediaURL == "" {
-		if dir == "" {
-			dir = filepath.Join(d.cfg.DataDir, "media")
-		}
+	if dir, local := d.folderOfMedia(); local {
 		_, err := media.NewFolder(dir)
 		d.line("media", err, dir, "let the user that runs ecod own the folder")
 		return

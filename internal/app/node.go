@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/id"
+	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/secret"
 	"github.com/ecodrix/ecod/internal/store"
 )
@@ -110,24 +111,35 @@ func (a *App) beNode(ctx context.Context) error {
 	}
 	host, _ := os.Hostname()
 	self := &Node{ID: id.New("nod"), Host: host, PID: os.Getpid(), Addr: a.ln.Addr().String(), Version: a.version, Keys: a.Keys.Ring.IDs(), StartedAt: time.Now().UTC()}
-	if folder, ok := mediaFolder(a.Config.MediaURL); ok {
-		self.Media = "file://" + folder
+	folder, local := a.Media.First().(*media.Folder)
+	if dir, ok := mediaFolder(a.Config.MediaURL); ok {
+		self.Media = "file://" + dir
 	} else {
 		self.Media = a.Config.bucket.String()
 	}
+	if local {
+		defer a.markMedia(ctx, folder, self.ID)() // before others see this node, and look for its mark
+	}
+	judged := map[string]bool{self.ID: true} // nodes whose marks were looked for: a disk that hangs must not hold up many beats
 	tick := time.NewTicker(nodeBeat)
 	defer tick.Stop()
-	warned := false
 	for {
 		self.BeatAt = time.Now().UTC()
 		if err := a.services.Commit(ctx, Nodes.Set(self)); err != nil && ctx.Err() == nil {
 			a.log.Warn("this node cannot say that it serves", "error", err)
 		}
 		others, err := present(ctx, a.services, self.BeatAt)
-		if _, local := mediaFolder(a.Config.MediaURL); err == nil && local && len(others) > 1 && !warned {
-			warned = true
-			a.log.Error("several nodes serve, and media are in a folder of this one: files that came in elsewhere are not found here, unless the folder is one that "+
-				"all nodes share. Set ECOD_MEDIA_URL to a bucket", "media", self.Media, "nodes", len(others))
+		others = slices.DeleteFunc(others, func(n *Node) bool { return judged[n.ID] })
+		if err == nil && local && len(others) > 0 {
+			for _, n := range others {
+				judged[n.ID] = true
+			}
+			if who, err := strangers(folder, others); err != nil {
+				a.log.Error("it cannot be told whether all nodes share this media folder", "media", self.Media, "error", err)
+			} else if len(who) > 0 {
+				a.log.Error("other nodes do not put media into this node's folder: files that came in there are not found here. Set ECOD_MEDIA_URL to a bucket, "+
+					"or to a folder that all nodes share", "media", self.Media, "nodes", who)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -140,6 +152,36 @@ func (a *App) beNode(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// markMedia leaves this node's mark in its media folder, and gives what takes it back.
+func (a *App) markMedia(ctx context.Context, folder *media.Folder, nodeID string) (unmark func()) {
+	err := folder.Mark(nodeID)
+	if nodes, ferr := present(ctx, a.services, time.Now()); err == nil && ferr == nil {
+		alive := map[string]bool{nodeID: true}
+		for _, n := range nodes {
+			alive[n.ID] = true
+		}
+		err = folder.SweepMarks(time.Now().Add(-time.Hour), alive)
+	}
+	if err != nil {
+		a.log.Error("this node cannot show others which media folder it has; they will say that it has another than they", "error", err)
+	}
+	return func() { _ = folder.Unmark(nodeID) } // else somebody sweeps it
+}
+
+// strangers names the nodes that do not put media into a folder.
+func strangers(folder *media.Folder, nodes []*Node) (who []string, err error) {
+	for _, n := range nodes {
+		here, err := folder.Marked(n.ID)
+		if err != nil {
+			return nil, err
+		}
+		if !here {
+			who = append(who, fmt.Sprintf("%s on %s, %s", n.Addr, n.Host, n.Media))
+		}
+	}
+	return who, nil
 }
 
 // pruneNodes forgets nodes that died long ago.

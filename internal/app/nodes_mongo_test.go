@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -137,5 +139,54 @@ func TestTwoNodesOnMongoDB(t *testing.T) {
 	case <-ears[0].Done():
 	case <-time.After(5 * time.Second):
 		t.Error("the socket of a suspended client stays on the other node")
+	}
+}
+
+// Nodes whose media are in one folder, by whatever path, are well; a node with a folder of its own is told of, by the nodes
+// and by the doctor.
+func TestMediaFolderOfNodes(t *testing.T) {
+	t.Parallel()
+	url, meta, shared := servertest.Mongo(t), newMeta(t), t.TempDir()
+	node := func(folder string) *engine {
+		return start(t, t.TempDir(), meta, func(c *app.Config) { useMongo(c, url); c.MediaURL = "file://" + folder })
+	}
+	mount := filepath.Join(t.TempDir(), "mount") // the same folder under another name, as another machine has it
+	if err := os.Symlink(shared, mount); err != nil {
+		t.Fatal(err)
+	}
+	one, two := node(shared), node(mount)
+	doctor := func() (f app.Finding) {
+		if _, err := app.Examine(t.Context(), one.app.Config, nil, "NOBODY", func(got app.Finding) {
+			if got.Name == "media of nodes" {
+				f = got
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+		return f
+	}
+	said := func(e *engine) bool {
+		return strings.Contains(e.log.String(), "do not put media into this node's folder")
+	}
+	eventuallyIn(t, patient, "the doctor sees that they share it", func() string {
+		f := doctor()
+		return unless(f.OK && strings.HasPrefix(f.Detail, "2 nodes share "), fmt.Sprintf("%+v", f))
+	})
+	three := node(t.TempDir())
+	eventuallyIn(t, patient, "all are told of the third", func() string {
+		return unless(said(one) && said(two) && said(three), "not yet")
+	})
+	if f := doctor(); f.OK || !strings.Contains(f.Detail, three.app.Config.MediaURL) || strings.Contains(f.Detail, mount) || f.Mend == "" {
+		t.Errorf("the doctor says %+v", f)
+	}
+	for _, e := range []*engine{one, two} {
+		if strings.Contains(e.log.String(), mount+`"]`) || strings.Contains(e.log.String(), shared+`"]`) {
+			t.Error("a node that shares the folder is told of")
+		}
+	}
+	three.stop()
+	two.stop()
+	if left, err := os.ReadDir(filepath.Join(shared, ".nodes")); err != nil || len(left) != 1 {
+		t.Errorf("marks left of one node: %v, %v", left, err)
 	}
 }
