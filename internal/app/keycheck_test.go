@@ -31,7 +31,7 @@ func TestWrongKeysHarmNobodyElse(t *testing.T) {
 	if err := sameKeys(t.Context(), services, ring(secret.Generate("wrong"))); err == nil || !strings.Contains(err.Error(), "the key right is missing") {
 		t.Errorf("without the key that others seal with: %v", err)
 	}
-	if err := sameKeys(t.Context(), services, ring(secret.Generate("right"))); err == nil || !strings.Contains(err.Error(), "the key right is not the one") {
+	if err := sameKeys(t.Context(), services, ring(secret.Generate("right"))); err == nil || !strings.Contains(err.Error(), "the key right is not the one of that name") {
 		t.Errorf("with another key of that name: %v", err)
 	}
 	next := secret.Generate("next")

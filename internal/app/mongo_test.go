@@ -191,6 +191,35 @@ func TestForeignKeysOnMongoDB(t *testing.T) {
 	}
 }
 
+// What a node with wrong keys left behind refuses a start with the right ones, whose message says what to look at and what to
+// delete; that done, it starts.
+func TestForeignKeyCheckOnMongoDB(t *testing.T) {
+	t.Parallel()
+	url, meta := servertest.Mongo(t), newMeta(t)
+	e := start(t, t.TempDir(), meta, func(c *app.Config) { useMongo(c, url); c.SecretKeys = secret.Generate("k9") }) // and no client yet
+	e.stop()
+	cfg := config(t.TempDir(), meta.URL)
+	useMongo(&cfg, url)
+	if err := cfg.Resolve(func(string) string { return "" }); err != nil {
+		t.Fatal(err)
+	}
+	_, err := app.New(context.Background(), cfg, "test", slog.New(slog.DiscardHandler))
+	if bad := (app.BadConfig)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), `db.keyChecks.deleteOne({_id: "k9"})`) {
+		t.Fatalf("refused with %v", err)
+	}
+	found := map[string]bool{}
+	if _, err := app.Examine(t.Context(), cfg, nil, "", func(f app.Finding) { found[f.Name] = f.OK }); err != nil {
+		t.Fatal(err)
+	}
+	if found["keys fit"] || !found["sealed values"] {
+		t.Errorf("the doctor says %v", found)
+	}
+	if res, err := services(t, url).Collection("keyChecks").DeleteOne(t.Context(), bson.M{"_id": "k9"}); err != nil || res.DeletedCount != 1 {
+		t.Fatal(res, err)
+	}
+	start(t, t.TempDir(), meta, func(c *app.Config) { useMongo(c, url) }).addClient("ACME", 1)
+}
+
 // A client may have its database on a cluster of its own while all else stands in the data folder; it is erased there, too. One
 // whose cluster is away is told so at once, and hurts nobody.
 func TestOwnClusterOnMongoDB(t *testing.T) {

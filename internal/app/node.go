@@ -87,11 +87,13 @@ func keysFit(ctx context.Context, services store.DB, ring *secret.Ring) error {
 		if _, err := ring.Open(checkOwner, checkField, c.Sealed); err == nil {
 			continue
 		}
+		what := "is missing, and a node sealed with it"
 		if slices.Contains(ring.IDs(), c.KeyID) {
-			return BadConfig{fmt.Sprintf("ECOD_SECRET_KEYS: the key %s is not the one that this database's values are sealed with. Set the same keys on every node.", c.KeyID)}
+			what = "is not the one of that name that a node sealed with"
 		}
-		return BadConfig{fmt.Sprintf("ECOD_SECRET_KEYS: the key %s is missing, which values in this database are sealed with. Set the same keys on every node; "+
-			"ecod keys rotate tells when an old one is no longer needed.", c.KeyID)}
+		return BadConfig{fmt.Sprintf("ECOD_SECRET_KEYS: the key %s %s. Set the same keys on every node; ecod keys rotate tells when an old one is no longer needed. "+
+			"If that node was started with wrong keys, nothing needs them: where ecod doctor with these keys finds all sealed values well, delete what it left in the "+
+			"services database, db.%s.deleteOne({_id: %q}), and start again.", c.KeyID, what, KeyChecks.Schema.Kind, c.KeyID)}
 	}
 	return nil
 }
