@@ -75,7 +75,7 @@ func (s scheduledEvents) create(ctx context.Context, tn *tenant.Tenant, in *sche
 		return nil, err
 	}
 	d := job.Schedule{
-		Tenant: tn.Code, Name: strings.TrimSpace(b.Name), Expr: b.Expr, Zone: or(b.TimeZone, or(tn.Account().TimeZone, "UTC")), Type: rule.ScheduledJob,
+		Tenant: tn.Code, Name: strings.TrimSpace(b.Name), Expr: b.Expr, Zone: or(b.TimeZone, tn.Account().Zone().String()), Type: rule.ScheduledJob,
 		Payload: payload, CatchUp: bad.span("/catchUp", b.CatchUp), Enabled: b.Enabled == nil || *b.Enabled,
 	}
 	if err := bad.fault(); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ecodrix/ecod/internal/google/googletest"
 	"github.com/ecodrix/ecod/internal/smtp/smtptest"
+	"github.com/ecodrix/ecod/internal/tenant"
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
@@ -113,6 +114,19 @@ func TestAccountsAreChecked(t *testing.T) {
 	c.mailAccount(mails, nil)
 	if out, _, _ := runEcod(t, env, "doctor"); !strings.Contains(out, "ok    client ACME smtp") || c.secretOf("smtp")["lastCheck"].(map[string]any)["ok"] != true {
 		t.Errorf("the doctor's check is not kept:\n%s", out)
+	}
+	zone := func(name string) (out string) {
+		if _, err := e.app.Tenants.Change(t.Context(), "ACME", func(a *tenant.Account) error { a.TimeZone = name; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		out, _, _ = runEcod(t, env, "doctor", "--client", "ACME")
+		return out
+	}
+	if out := zone("Asia/Calcuta"); !strings.Contains(out, "FAIL  client ACME timeZone      timeZone is not an IANA zone  -> ") || !strings.Contains(out, "ok    client ACME smtp") {
+		t.Errorf("the doctor does not see the time zone:\n%s", out)
+	}
+	if out := zone("Asia/Kolkata"); strings.Contains(out, "timeZone") {
+		t.Errorf("a time zone that is one:\n%s", out)
 	}
 
 	e.admin("DELETE", "/api/clients/ACME/secrets/smtp", nil).want(204)

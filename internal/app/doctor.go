@@ -401,6 +401,9 @@ func (d *doctor) client(ctx context.Context, r *tenant.Registry, l *lines, a *te
 		line(name, nil, "is being moved", "")
 		return say
 	}
+	if err := a.Validate(); err != nil {
+		line(name+" timeZone", err, "", "set timeZone in its document, or by PATCH /api/clients/"+a.Code+"; until then it is served with UTC")
+	}
 	tn, release, err := r.Use(ctx, a.Code)
 	if err == nil {
 		defer release()

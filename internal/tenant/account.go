@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -215,14 +216,17 @@ var SecretFields = []string{"databaseUrl", "whatsapp.accessToken", "whatsapp.app
 
 // Zone is the client's time zone; UTC where none, or an unknown one, is set.
 func (a *Account) Zone() *time.Location {
-	if a.TimeZone == "" {
-		return time.UTC
+	if zone, err := a.zone(); err == nil {
+		return zone
 	}
-	loc, err := time.LoadLocation(a.TimeZone)
-	if err != nil {
-		return time.UTC
+	return time.UTC
+}
+
+func (a *Account) zone() (*time.Location, error) {
+	if a.TimeZone == "Local" { // the machine's own is none of a client's
+		return nil, errors.New("tenant: no zone")
 	}
-	return loc
+	return time.LoadLocation(a.TimeZone) // "" is UTC
 }
 
 // Validate tells what is wrong with the plain members of an account.
@@ -230,10 +234,8 @@ func (a *Account) Validate() error {
 	if _, ok := Code(a.Code); !ok {
 		return fmt.Errorf("client code is not of the form %s", codeForm)
 	}
-	if a.TimeZone != "" {
-		if _, err := time.LoadLocation(a.TimeZone); err != nil || a.TimeZone == "Local" {
-			return fmt.Errorf("timeZone is not an IANA zone")
-		}
+	if _, err := a.zone(); err != nil {
+		return errors.New("timeZone is not an IANA zone")
 	}
 	return nil
 }

@@ -375,6 +375,30 @@ func TestUnreadableDocument(t *testing.T) {
 	release()
 }
 
+// A time zone that is none is told of once until it is mended, and the client is served with UTC.
+func TestUnknownTimeZone(t *testing.T) {
+	w := newTown(t)
+	hand := w.hand()
+	key := w.create("ACME")
+	edit := func(member, value, zone string, told int) {
+		t.Helper()
+		w.exec(hand, setMember, member, value, "ACME")
+		stands(t, hand, "ACME", w)
+		w.key("ACME", key, "")
+		if z := w.account("ACME").Zone().String(); z != zone {
+			t.Errorf("%s %s: served with %s, want %s", member, value, z, zone)
+		}
+		if n := strings.Count(w.log.String(), "time zone is none"); n != told {
+			t.Errorf("%s %s: told %d times, want %d", member, value, n, told)
+		}
+	}
+	edit("$.timeZone", `"Asia/Calcuta"`, "UTC", 1)
+	edit("$.name", `"Another"`, "UTC", 1)
+	edit("$.timeZone", `"Asia/Kolkata"`, "Asia/Kolkata", 1)
+	edit("$.timeZone", `"Local"`, "UTC", 2)
+	edit("$.timeZone", `""`, "UTC", 2)
+}
+
 // What else stands in a document is the operator's, and stays there.
 func TestUnknownMembersStay(t *testing.T) {
 	w := newTown(t)

@@ -82,6 +82,7 @@ type entry struct {
 	waba    string
 	origins []string
 	rate    float64 // calls of its API a second; 0: the product's
+	flawed  bool    // its document has a time zone that is none
 
 	opening *opening    // of the database; nil: nobody opens it
 	ails    *ailment    // why the database cannot be had; nil: it can, for all that is known
@@ -293,6 +294,7 @@ func (r *Registry) take(ctx context.Context, rec store.Record, a *Account) {
 
 // remember puts an account's routing into memory.
 func (r *Registry) remember(a *Account) {
+	flaw := a.Validate()
 	r.mu.Lock()
 	e := r.clients[a.Code]
 	if e == nil {
@@ -304,6 +306,8 @@ func (r *Registry) remember(a *Account) {
 		return
 	}
 	changed := e.status != "" && e.version != a.Version
+	tell := flaw != nil && !e.flawed // once, until it is mended
+	e.flawed = flaw != nil
 	if e.handle != nil && r.parted(e.handle.Account(), a) {
 		e = r.leave(e)
 	}
@@ -345,6 +349,9 @@ func (r *Registry) remember(a *Account) {
 		e.handle.account.Store(a)
 	}
 	r.mu.Unlock()
+	if tell {
+		r.cfg.Log.Error("a client's time zone is none, and UTC is used for it; mend it in its document or over the API", "client", a.Code, "error", flaw)
+	}
 	if a.Status == Moving {
 		r.closeWhere(func(e *entry) bool { return e.code == a.Code })
 	}
