@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -102,12 +103,16 @@ func TestNodeWithoutDatabase(t *testing.T) {
 }
 
 // TestPartitionUnderLoad: events are told at two nodes while one of them loses its database for longer than its jobs'
-// leases, in the one way and the other. Each acknowledged event is done once, and no message is sent twice.
+// leases, in the one way and the other. What it had at work is begun by the other in time, and what it makes of that itself,
+// then or when it has its database again, counts for nothing. Each acknowledged event is done once, and no message is sent
+// twice.
 func TestPartitionUnderLoad(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	link := servertest.NewLink(t, servertest.HostOf(t, f.url))
-	away, stays := f.node(link.Through(f.url)), f.node(f.url)
+	away := f.node(link.Through(f.url))
+	awayName := ownerOf(away.addClient("AWAY", 2))
+	stays := f.node(f.url)
 	c := stays.addClient("ACME", 1)
 	c.known(away)
 	for _, rule := range []map[string]any{scored, confirmRule(map[string]any{"trigger": "form_submitted"})} {
@@ -157,15 +162,30 @@ func TestPartitionUnderLoad(t *testing.T) {
 	}
 	more(20)
 	for _, cut := range []func(){link.CutAnswers, link.Cut} {
+		f.hangs(stays, awayName)
+		lost, crashes := away.lost(), stays.metric("ecod_job_crashes_total")
 		cut()
 		ends := time.After(takeover)
+		held := stays.takesOver(awayName, time.Now())
+		if n := stays.metric("ecod_job_crashes_total") - crashes; n < len(held) {
+			t.Errorf("%d leases ended, of %d jobs", n, len(held))
+		}
 		more(20) // the other node goes on alone
+		ended := stays.ends(held)
 		<-ends
 		link.Heal()
 		eventuallyIn(t, takeover, "the node has its database again", func() string {
 			return unless(away.send("GET", "/readyz", nil, nil).Status == 200, "not ready")
 		})
+		eventuallyIn(t, takeover, "the node that was away gives up what it held", func() string {
+			n := away.lost() - lost
+			return unless(n >= len(held), fmt.Sprintf("%d of %d", n, len(held)))
+		})
 		more(10)
+		if after := stays.ends(held); !slices.Equal(after, ended) {
+			t.Errorf("the node that was away changed what another had decided:\n%s\n%s", ended, after)
+		}
+		t.Logf("%d jobs taken over; of the node that was away, %d ends were refused", len(held), away.metric("ecod_job_fence_rejected_total"))
 	}
 	close(stop)
 	all.Wait()
