@@ -8,13 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ecodrix/ecod/internal/api"
 	"github.com/ecodrix/ecod/internal/auth"
@@ -22,7 +18,6 @@ import (
 	"github.com/ecodrix/ecod/internal/campaign"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/crm"
-	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/job"
 	"github.com/ecodrix/ecod/internal/mail"
 	"github.com/ecodrix/ecod/internal/media"
@@ -34,21 +29,6 @@ import (
 	"github.com/ecodrix/ecod/internal/tenant"
 	"github.com/ecodrix/ecod/internal/web"
 	"github.com/ecodrix/ecod/internal/whatsapp"
-)
-
-// EraseJob is the type of the job that erases a client.
-const EraseJob = "client.erase"
-
-// ErasePayload is the payload of EraseJob.
-type ErasePayload struct {
-	ClientCode string `json:"clientCode"`
-}
-
-// The time that a stop may take: requests and jobs finish side by side, then the closers run.
-const (
-	httpDrain   = 15 * time.Second
-	closeWithin = 3 * time.Second
-	hangAfter   = 24 * time.Second // then the process says who hangs, and ends
 )
 
 // App is the engine, built and listening. Its parts are open to tests and to the demo.
@@ -84,15 +64,6 @@ type App struct {
 
 	keyReader *keyReader // nil: the keys are in the configuration
 	book      *crm.Book
-}
-
-type closer struct {
-	name  string
-	close func(context.Context) error
-}
-
-func (a *App) onClose(name string, f func(context.Context) error) {
-	a.closers = append(a.closers, closer{name, f})
 }
 
 // URL is where the engine listens.
@@ -418,158 +389,4 @@ func (a *App) clientBack(code string) {
 			a.log.Warn("a client's work goes on some seconds late", "client", code, "error", err)
 		}
 	}()
-}
-
-// erase is the handler of EraseJob.
-func (a *App) erase(ctx context.Context, _ *tenant.Tenant, j store.Job) (job.Result, error) {
-	p, err := job.Payload[ErasePayload](j)
-	if err != nil {
-		return job.Result{}, err
-	}
-	acct, err := a.Tenants.Account(ctx, p.ClientCode)
-	if fault.Of(err) == fault.NotFound {
-		return job.Result{}, nil // done before
-	}
-	if err != nil {
-		return job.Result{}, err
-	}
-	if acct.Status == tenant.Moving && acct.Move != nil {
-		return job.Result{}, job.Snooze(5*time.Second, "client_moving", nil)
-	}
-	if acct.Status != tenant.Erasing {
-		if err := a.Tenants.BeginErase(ctx, p.ClientCode); err != nil {
-			return job.Result{}, err
-		}
-		acct.UpdatedAt = time.Now()
-	}
-	if err := cancelAll(ctx, a.Queue, p.ClientCode); err != nil {
-		return job.Result{}, err
-	}
-	if wait, err := a.othersLeave(ctx, acct); err != nil {
-		return job.Result{}, err
-	} else if wait > 0 {
-		return job.Result{}, job.Snooze(wait, "client_in_use", nil)
-	}
-	if err := a.book.DropFiles(ctx, acct.Code); err != nil {
-		return job.Result{}, err
-	}
-	if _, err := a.mover().DropOld(ctx, acct.Code); err != nil && fault.Of(err) != fault.NotFound && !errors.Is(err, errSame) {
-		return job.Result{}, err
-	}
-	return job.Result{}, a.Tenants.Erase(ctx, p.ClientCode)
-}
-
-// leaveMost is how long an erasure waits for jobs of the client's that other processes do not end.
-const leaveMost = 2 * time.Minute
-
-// othersLeave tells how long an erasure is to wait until other processes have heard of it and ended the client's jobs: what
-// they write after the database is gone would make a new one.
-func (a *App) othersLeave(ctx context.Context, acct *tenant.Account) (time.Duration, error) {
-	since := time.Since(acct.UpdatedAt)
-	if !a.storage.Shared() || since > leaveMost {
-		return 0, nil
-	}
-	if wait := a.storage.hearing() - since; wait > 0 {
-		return wait, nil
-	}
-	n, err := a.Queue.JobCounts(ctx, acct.Code)
-	if err != nil || n[store.Running] == 0 {
-		return 0, err
-	}
-	return time.Second, nil
-}
-
-// cancelAll cancels every job of a client.
-func cancelAll(ctx context.Context, q store.Queue, code string) error {
-	after := ""
-	for {
-		jobs, err := q.Jobs(ctx, store.JobFilter{Tenant: code, After: after, Limit: 500,
-			States: []store.State{store.Scheduled, store.Ready, store.Running, store.Parked}})
-		if err != nil || len(jobs) == 0 {
-			return err
-		}
-		ids := make([]string, len(jobs))
-		for i, j := range jobs {
-			ids[i], after = j.ID, j.ID
-		}
-		if _, err := q.Cancel(ctx, ids...); err != nil {
-			return err
-		}
-	}
-}
-
-// Run serves until ctx ends, then stops in order: readiness off, requests and jobs finished side by side, sockets told,
-// databases closed. It returns within 25 seconds of the end of ctx.
-func (a *App) Run(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
-	running := &parts{names: map[string]bool{}}
-	start := func(name string, run func(context.Context) error) {
-		running.add(name)
-		g.Go(func() error {
-			defer running.remove(name)
-			if err := run(gctx); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			return nil
-		})
-	}
-	start("clients", a.Tenants.Watch)
-	start("keys", a.watchKeys)
-	start("node", a.beNode)
-	start("intake", a.Intake.Run)
-	start("jobs", a.Runner.Run)
-	start("schedules", a.Timetable.Run)
-	start("job news", a.jobNews.run)
-	start("upkeep", a.upkeep)
-	start("scores", a.settleScores)
-	start("http", func(ctx context.Context) error { return a.API.Serve(ctx, a.ln) })
-
-	stopped := make(chan struct{})
-	go func() {
-		<-gctx.Done()
-		a.log.Info("stopping")
-		select {
-		case <-stopped:
-		case <-time.After(hangAfter):
-			a.log.Error("the stop takes too long; ending now", "hanging", running.list())
-			os.Exit(1)
-		}
-	}()
-	err := g.Wait()
-	err = errors.Join(err, a.close())
-	close(stopped)
-	a.log.Info("stopped")
-	return err
-}
-
-// close runs the closers, the last pushed first.
-func (a *App) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
-	defer cancel()
-	var errs []error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		if err := a.closers[i].close(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", a.closers[i].name, err))
-		}
-	}
-	a.closers = nil
-	return errors.Join(errs...)
-}
-
-// parts are the names of what runs, for the watchdog.
-type parts struct {
-	mu    sync.Mutex
-	names map[string]bool
-}
-
-func (p *parts) add(n string)    { p.mu.Lock(); p.names[n] = true; p.mu.Unlock() }
-func (p *parts) remove(n string) { p.mu.Lock(); delete(p.names, n); p.mu.Unlock() }
-func (p *parts) list() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []string
-	for n := range p.names {
-		out = append(out, n)
-	}
-	return strings.Join(out, ", ")
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ecodrix/ecod/internal/api"
-	"github.com/ecodrix/ecod/internal/auth"
 	"github.com/ecodrix/ecod/internal/chat"
 	"github.com/ecodrix/ecod/internal/media"
 	"github.com/ecodrix/ecod/internal/s3"
@@ -100,43 +98,6 @@ func arrived(each ...func(context.Context, *tenant.Tenant, *chat.Message) ([]sto
 		}
 		return next, nil
 	}
-}
-
-// eraseMedia removes an erased client's files, while its account can still be read.
-func (a *App) eraseMedia(ctx context.Context, acct *tenant.Account) error {
-	code := acct.Code
-	key, err := a.Tenants.StorageKey(ctx, code)
-	if err != nil {
-		a.log.Warn("an erased client's own bucket cannot be opened", "client", code, "error", err)
-		acct.Storage = nil
-	}
-	if err := a.Media.Erase(ctx, acct.Code, acct.Storage, key); err != nil {
-		return err
-	}
-	return a.eraseTraces(ctx, acct)
-}
-
-// eraseTraces removes what of an erased client stands in the services database: its schedules, jobs, kept answers, and the
-// failed logins of its users. The bytes of webhooks stay until they age out: one may hold items of several clients.
-func (a *App) eraseTraces(ctx context.Context, acct *tenant.Account) error {
-	if err := a.Timetable.Forget(ctx, acct.Code); err != nil { // first: they make jobs
-		return err
-	}
-	if err := api.ForgetAnswers(ctx, a.services, acct.Code); err != nil {
-		return err
-	}
-	if db, err := a.storage.OpenDB(ctx, acct); err != nil { // a damaged one must not outlive its client
-		a.log.Warn("an erased client's database does not open; failed logins of its users are forgotten in a day", "client", acct.Code, "error", err)
-	} else if err := errors.Join(auth.ForgetFailures(ctx, a.services, acct.Code, db), db.Close()); err != nil {
-		return err
-	}
-	for more := true; more; {
-		var err error
-		if more, err = a.storage.Queue.Forget(ctx, acct.Code); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // pruneMedia removes uploads of a client that ended before they were stored.

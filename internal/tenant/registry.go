@@ -3,13 +3,11 @@ package tenant
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -404,145 +402,6 @@ func (r *Registry) forget(code string) {
 
 // ErrUnknown is the fault for a client that is not registered.
 func ErrUnknown() error { return fault.Missing("client") }
-
-// errKey is the one answer to every wrong pair of code and key.
-func errKey() error {
-	return fault.New(fault.Unauthenticated, "auth.invalid", "The API key or the client code is not valid.")
-}
-
-// Authenticate checks an API key (x-api-key) of a client (x-client-code). It gives the client's code in its stored form.
-// Wrong or unknown: 401; right but suspended: 403.
-func (r *Registry) Authenticate(code, key string) (string, error) {
-	sum := sha256.Sum256([]byte(key))
-	code, valid := Code(code)
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var keys []keyHash
-	var status string
-	if e := r.clients[code]; valid && e != nil {
-		keys, status = e.keys, e.status
-	}
-	now := r.cfg.Now()
-	ok := 0
-	for _, k := range keys {
-		if k.until.IsZero() || now.Before(k.until) {
-			ok |= subtle.ConstantTimeCompare(k.sum[:], sum[:])
-		}
-	}
-	if ok != 1 || key == "" {
-		return "", errKey()
-	}
-	if status == Moving {
-		return "", ErrMoving()
-	}
-	if status != Active {
-		return "", fault.New(fault.Forbidden, "client.suspended", "This client is suspended.")
-	}
-	return code, nil
-}
-
-// keyPrefix begins the id of an API key, which is its hash.
-const keyPrefix = "key_"
-
-// KeyID names an API key without telling it.
-func KeyID(key string) string {
-	sum := sha256.Sum256([]byte(key))
-	return keyPrefix + hex.EncodeToString(sum[:])
-}
-
-// IsKeyID tells the id of an API key from those of other things.
-func IsKeyID(s string) bool { return strings.HasPrefix(s, keyPrefix) }
-
-// KeyHolds tells whether the API key of this id is still one of a client that may call.
-func (r *Registry) KeyHolds(code, keyID string) bool {
-	sum, err := hex.DecodeString(strings.TrimPrefix(keyID, keyPrefix))
-	if err != nil || len(sum) != sha256.Size {
-		return false
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	e := r.clients[code]
-	if e == nil || e.status != Active {
-		return false
-	}
-	now := r.cfg.Now()
-	return slices.ContainsFunc(e.keys, func(k keyHash) bool {
-		return k.sum == [sha256.Size]byte(sum) && (k.until.IsZero() || now.Before(k.until))
-	})
-}
-
-// RatePerSecond is how many calls of its API a client may make, as its settings say; 0: they say nothing.
-func (r *Registry) RatePerSecond(code string) float64 {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.clients[code]; e != nil {
-		return e.rate
-	}
-	return 0
-}
-
-// ByPhone gives the client that a phone number id belongs to.
-func (r *Registry) ByPhone(phoneNumberID string) (string, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c, ok := r.byPhone[phoneNumberID]
-	return c, ok
-}
-
-// ByWABA gives the clients that hold a WhatsApp business account.
-func (r *Registry) ByWABA(waba string) []string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return slices.Clone(r.byWABA[waba])
-}
-
-// Status gives a client's status; "" if it is not registered.
-func (r *Registry) Status(code string) string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.clients[code]; e != nil {
-		return e.status
-	}
-	return ""
-}
-
-// Version is a number that changes whenever a client's account does; 0 if it is not registered.
-func (r *Registry) Version(code string) int64 {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.clients[code]; e != nil {
-		return e.version
-	}
-	return 0
-}
-
-// Codes lists the clients of a status, in no order.
-func (r *Registry) Codes(status string) []string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var codes []string
-	for code, e := range r.clients {
-		if e.status == status {
-			codes = append(codes, code)
-		}
-	}
-	return codes
-}
-
-// AllowsOrigin tells whether a client's dashboards may call from this origin.
-func (r *Registry) AllowsOrigin(code, origin string) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	e := r.clients[code]
-	return e != nil && slices.Contains(e.origins, origin)
-}
-
-// AnyAllowsOrigin tells whether some client's dashboards may call from this origin.
-func (r *Registry) AnyAllowsOrigin(origin string) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.origins[origin] > 0
-}
 
 // Opened lists the clients whose databases are open.
 func (r *Registry) Opened() []string {
