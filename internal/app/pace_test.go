@@ -130,7 +130,7 @@ func TestPeopleGoBeforeCampaigns(t *testing.T) {
 		})
 	}
 	slices.Sort(took)
-	if most := took[(len(took)-1)*share/100]; most > 500*time.Millisecond || under == 0 {
+	if most := took[(len(took)-1)*share/100]; most > 500*time.Millisecond && !raced || under == 0 {
 		t.Errorf("answers took %v; %d recipients were left", took, under)
 	}
 	var at []time.Time
@@ -141,7 +141,7 @@ func TestPeopleGoBeforeCampaigns(t *testing.T) {
 		t.Errorf("%d calls within a second", n)
 	}
 	span := at[len(at)-1].Sub(at[0]).Seconds()
-	if mean := float64(len(at)) / span; mean < least {
+	if mean := float64(len(at)) / span; mean < least && !raced {
 		t.Errorf("%.0f calls a second in the mean", mean)
 	}
 	if d := meta.Duplicates(); len(d) > 0 || len(meta.Accepted()) != 2*each+replies {
