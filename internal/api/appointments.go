@@ -267,7 +267,7 @@ func (f *fields) zone(pointer, name string, other *time.Location) *time.Location
 	if name == "" {
 		return other
 	}
-	z, err := crm.LoadZone(name)
+	z, err := clock.Zone(name)
 	if err != nil {
 		f.add(pointer, "Expected an IANA time zone such as Asia/Kolkata.")
 		return other

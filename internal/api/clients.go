@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/fault"
 	"github.com/ecodrix/ecod/internal/secret"
@@ -417,7 +417,7 @@ func (f *fields) timeZone(pointer, name string) {
 	if name == "" {
 		return
 	}
-	if _, err := time.LoadLocation(name); err != nil || name == "Local" {
+	if _, err := clock.Zone(name); err != nil {
 		f.add(pointer, "Expected an IANA time zone such as Asia/Kolkata.")
 	}
 }

@@ -40,12 +40,8 @@ var build = sync.OnceValues(func() (string, error) {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// Scenarios wait more than they work: on few processors more of them fit side by side than the default lets.
-	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue && runtime.GOMAXPROCS(0) < 6 {
-		side := "6"
-		if raced {
-			side = "4"
-		}
-		_ = flag.Set("test.parallel", side)
+	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue && runtime.GOMAXPROCS(0) < 6 && !raced {
+		_ = flag.Set("test.parallel", "6")
 	}
 	code := m.Run()
 	if bin, err := build(); err == nil {

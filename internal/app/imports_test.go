@@ -42,11 +42,11 @@ var plan = map[string][]string{
 	"internal/s3":                {"internal/secret"},
 	"internal/s3/s3test":         {},
 
-	"internal/tenant": {"internal/fault", "internal/id", "internal/secret", "internal/store"},
+	"internal/tenant": {"internal/clock", "internal/fault", "internal/id", "internal/secret", "internal/store"},
 	"internal/auth":   {"internal/fault", "internal/id", "internal/secret", "internal/store", "internal/tenant"},
 	"internal/job":    {"internal/clock", "internal/fault", "internal/id", "internal/store", "internal/tenant"},
 	"internal/news":   {"internal/id", "internal/store"},
-	"internal/crm":    {"internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant"},
+	"internal/crm":    {"internal/clock", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant"},
 	"internal/chat": {"internal/crm", "internal/fault", "internal/id", "internal/job", "internal/news", "internal/store", "internal/tenant",
 		"internal/whatsapp"},
 	"internal/meeting": {"internal/clock", "internal/crm", "internal/fault", "internal/google", "internal/id", "internal/job", "internal/news", "internal/store",

@@ -73,7 +73,7 @@ func (s *Schedule) times() (clock.Cron, *time.Location, error) {
 	if err != nil {
 		return c, nil, fmt.Errorf("the expression %w", err)
 	}
-	zone, err := time.LoadLocation(s.Zone)
+	zone, err := clock.Zone(s.Zone)
 	return c, zone, err
 }
 
@@ -95,7 +95,7 @@ func (tt *Timetable) check(s *Schedule) error {
 	if _, err := clock.ParseCron(s.Expr); err != nil {
 		add("/expr", "This "+err.Error()+".")
 	}
-	if _, err := time.LoadLocation(s.Zone); err != nil || s.Zone == "" || s.Zone == "Local" {
+	if _, err := clock.Zone(s.Zone); err != nil {
 		add("/timeZone", "Expected an IANA time zone such as Asia/Kolkata.")
 	}
 	if s.CatchUp < 0 || s.CatchUp > maxCatchUp {

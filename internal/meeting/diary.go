@@ -149,7 +149,7 @@ func (a *Appointment) check(now time.Time) error {
 	if a.DurationMinutes < 1 || a.DurationMinutes > MaxMinutes {
 		add("/durationMinutes", "Expected 1 minute to a day.")
 	}
-	if _, err := crm.LoadZone(a.TimeZone); err != nil {
+	if _, err := clock.Zone(a.TimeZone); err != nil {
 		add("/timeZone", "Expected an IANA time zone such as Asia/Kolkata.")
 	}
 	if !a.StartsAt.After(now) {

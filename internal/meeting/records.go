@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/store"
 )
 
@@ -161,7 +162,7 @@ func (a *Appointment) note(c Change) {
 
 // zone is the zone in which people are shown the time.
 func (a *Appointment) zone() *time.Location {
-	if z, err := time.LoadLocation(a.TimeZone); err == nil {
+	if z, err := clock.Zone(a.TimeZone); err == nil {
 		return z
 	}
 	return time.UTC

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ecodrix/ecod/internal/clock"
-	"github.com/ecodrix/ecod/internal/crm"
 )
 
 // Action is one step. Which members a type takes stands in actionForms; others are refused.
@@ -295,7 +294,7 @@ func (v *validation) zone(pointer, name string) {
 	if name == "" || strings.Contains(name, "{{") {
 		return
 	}
-	if _, err := crm.LoadZone(name); err != nil {
+	if _, err := clock.Zone(name); err != nil {
 		v.add(pointer, "is not an IANA time zone")
 	}
 }

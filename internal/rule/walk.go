@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/crm"
 	"github.com/ecodrix/ecod/internal/tenant"
 )
@@ -269,7 +270,7 @@ func (w *walk) meet(at string, a Action) {
 	in := MeetInput{Title: oneLine(w.fill(a.Title, maxLine)), DurationMinutes: a.DurationMinutes, TimeZone: w.zone.String()}
 	zone := w.home
 	if name := w.fill(a.TimeZone, maxShort); name != "" && !strings.Contains(name, "{{") {
-		z, err := crm.LoadZone(name)
+		z, err := clock.Zone(name)
 		if err != nil {
 			for _, m := range placeholder.FindAllStringSubmatch(a.TimeZone, -1) {
 				w.miss(m[1])

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ecodrix/ecod/internal/clock"
 	"github.com/ecodrix/ecod/internal/store"
 )
 
@@ -223,10 +224,10 @@ func (a *Account) Zone() *time.Location {
 }
 
 func (a *Account) zone() (*time.Location, error) {
-	if a.TimeZone == "Local" { // the machine's own is none of a client's
-		return nil, errors.New("tenant: no zone")
+	if a.TimeZone == "" {
+		return time.UTC, nil
 	}
-	return time.LoadLocation(a.TimeZone) // "" is UTC
+	return clock.Zone(a.TimeZone)
 }
 
 // Validate tells what is wrong with the plain members of an account.
