@@ -282,7 +282,6 @@ func TestKilledAndStartedAgain(t *testing.T) {
 
 // A worker that is frozen is taken for gone: another has its jobs within 20 s. When it wakes up, nothing that it says is heard.
 func TestFrozen(t *testing.T) {
-	t.Parallel()
 	p := newPlant(t)
 	w := p.worker()
 	ids := p.add(20, task{For: 10 * time.Second, Deaf: true})
@@ -319,7 +318,6 @@ func TestFrozen(t *testing.T) {
 
 // A stop waits for jobs of seconds, and gives back those that take longer; neither costs an attempt.
 func TestStopOfAProcess(t *testing.T) {
-	t.Parallel()
 	p := newPlant(t)
 	w := p.worker()
 	ids := p.add(10, task{For: 5 * time.Second})
