@@ -36,7 +36,7 @@ func TestClientMoveToMongoDB(t *testing.T) {
 // The real engine is killed while a client moves to MongoDB, when it copies and when it compares: the move goes on where it
 // was when the engine is started again, and what came in is there once. The way back is made from the shell, with the
 // engine stopped.
-func TestClientMoveKilled(t *testing.T) {
+func TestClientMoveToMongoDBKilled(t *testing.T) {
 	t.Parallel()
 	to := servertest.Mongo(t)
 	dir, meta := t.TempDir(), newMeta(t)
@@ -111,7 +111,7 @@ func TestClientMoveKilled(t *testing.T) {
 
 // A server has many names: a client is not moved to the database where it is, whose "old copy" would be all it has. Nor is
 // an old copy dropped that a hand made the client's database again.
-func TestClientMoveToItself(t *testing.T) {
+func TestClientMoveToMongoDBItself(t *testing.T) {
 	t.Parallel()
 	at := servertest.Mongo(t)
 	again := at + "?appName=again"

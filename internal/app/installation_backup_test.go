@@ -35,7 +35,7 @@ func rulesIn(t *testing.T, d *mongo.Database) int64 {
 
 // Two installations name one database for a client of one code. The backup of who came second leaves it out; and a restore
 // writes over it neither where it meets it first, nor where it had begun to write there itself before the other took it.
-func TestForeignDatabaseInBackup(t *testing.T) {
+func TestForeignDatabaseInMongoDBBackup(t *testing.T) {
 	t.Parallel()
 	mine, theirs, into := servertest.Mongo(t), servertest.Mongo(t), servertest.Mongo(t)
 	shared, first, last := servertest.Mongo(t), servertest.Mongo(t), servertest.Mongo(t)
@@ -116,7 +116,7 @@ func TestForeignDatabaseInBackup(t *testing.T) {
 
 // A move goes to no database that holds something and says not whose it is, and makes it nobody's. An old copy that became
 // another's is not dropped, wherever its client is by then.
-func TestMoveAndOldCopyOfAnother(t *testing.T) {
+func TestMoveAndOldCopyOfAnotherOnMongoDB(t *testing.T) {
 	t.Parallel()
 	urls := []string{servertest.Mongo(t), servertest.Mongo(t), servertest.Mongo(t)}
 	private := func(c *app.Config) { c.AllowPrivate = true }

@@ -144,7 +144,7 @@ func TestTwoNodesOnMongoDB(t *testing.T) {
 
 // Nodes whose media are in one folder, by whatever path, are well; a node with a folder of its own is told of, by the nodes
 // and by the doctor.
-func TestMediaFolderOfNodes(t *testing.T) {
+func TestNodesShareAMediaFolder(t *testing.T) {
 	t.Parallel()
 	url, meta, shared := servertest.Mongo(t), newMeta(t), t.TempDir()
 	node := func(folder string) *engine {
