@@ -1334,6 +1334,33 @@ func faultCases() []faultCase {
 	}...)
 }
 
+// A job that took its run further, and died before the job of the next step was made, leaves nobody to make it but who is
+// told of its death.
+func TestAbandonedAfterItsCommit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.rule(`{"trigger":"form_submitted","actions":[{"type":"whatsapp.text","text":"Hi"},{"type":"whatsapp.text","text":"Ho"}]}`)
+	ctx := context.Background()
+	_, err := w.engine.HandleEvent(ctx, w.tn, w.eventJob(nil))
+	w.must(err)
+	_, err = w.desk.HandleSend(ctx, w.tn, w.sendJob(1))
+	w.must(err)
+	first := w.onlyRun().Steps[0]
+	advance := store.Job{ID: "job_1", Type: rule.AdvanceJob, Tenant: "ACME", Payload: payload(map[string]string{"runId": w.onlyRun().ID, "step": first.ID, "ref": first.Ref})}
+	lost, err := w.engine.HandleAdvance(ctx, w.tn, advance)
+	w.must(err)
+	advance.State = store.Dead
+	jobs := rule.Abandoned(advance)
+	res, err := w.engine.HandleAbandoned(ctx, w.tn, store.Job{Type: jobs[0].Type, Tenant: "ACME", Payload: jobs[0].Payload})
+	w.must(err)
+	if len(res.Next) != 1 || res.Next[0].UniqueKey != lost.Next[0].UniqueKey || res.Next[0].Type != chat.SendJob {
+		t.Errorf("made are %+v, lost were %+v", res.Next, lost.Next)
+	}
+	if r := w.onlyRun(); r.Ended() || r.Steps[1].State != rule.StepQueued {
+		t.Errorf("run %+v", r)
+	}
+}
+
 // cutAll cuts one handler everywhere.
 func cutAll(t *testing.T, c faultCase) {
 	straight := newWorld(t)

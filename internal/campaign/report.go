@@ -2,6 +2,7 @@ package campaign
 
 import (
 	"context"
+	"slices"
 
 	"github.com/ecodrix/ecod/internal/news"
 	"github.com/ecodrix/ecod/internal/store"
@@ -23,10 +24,11 @@ type Counts struct {
 	Unconfirmed int64 `json:"unconfirmed" doc:"The answer was lost: it may have arrived. Never sent again by itself."`
 }
 
-// Counts counts a campaign's recipients: the numbers are read from the recipients themselves, so they cannot drift.
+// Counts counts a campaign's recipients: the numbers are read from the recipients themselves, so they cannot drift. Who goes
+// on from one state to the next meanwhile may be missed, but is not counted twice: the later states are read first.
 func (b *Bureau) Counts(ctx context.Context, tn *tenant.Tenant, c *Campaign) (Counts, error) {
 	n := map[string]int64{}
-	for _, s := range states {
+	for _, s := range slices.Backward(states) {
 		var err error
 		if n[s], err = b.count(ctx, tn, c.ID, s); err != nil {
 			return Counts{}, err

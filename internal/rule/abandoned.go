@@ -41,13 +41,20 @@ func (e *Engine) HandleAbandoned(ctx context.Context, tn *tenant.Tenant, j store
 	if err != nil {
 		return job.Result{}, err
 	}
+	var next []store.NewJob
 	if p.PostID == "" {
-		return job.Result{}, conflictFree(ctx, func() error {
+		err = conflictFree(ctx, func() error {
 			run, err := Runs.Get(ctx, tn.DB, p.RunID)
 			if errors.Is(err, store.ErrNotFound) {
 				return nil
 			}
-			if err != nil || !run.awaits(p.Step) {
+			if err != nil {
+				return err
+			}
+			if !run.awaits(p.Step) {
+				if i := run.at(p.Step); i >= 0 { // it took the run further, and may have ended before its jobs were made
+					next, err = e.again(ctx, tn, run, run.Steps[i].Led)
+				}
 				return err
 			}
 			now, i := e.Now().UTC(), run.at(p.Step)
@@ -69,8 +76,8 @@ func (e *Engine) HandleAbandoned(ctx context.Context, tn *tenant.Tenant, j store
 			}
 			return e.commitEnd(ctx, tn, run, now)
 		})
+		return job.Result{Next: next}, err
 	}
-	var next []store.NewJob
 	err = conflictFree(ctx, func() error {
 		post, err := Posts.Get(ctx, tn.DB, p.PostID)
 		if errors.Is(err, store.ErrNotFound) {
