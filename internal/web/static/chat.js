@@ -124,18 +124,27 @@ async function older() {
   }
 }
 
-// seen marks the open conversation as read, if somebody looks.
+// seen marks the open conversation as read, if somebody looks. One at a time: what came meanwhile, or was opened, is next.
 let marking = false;
 async function seen(c) {
   if (!may || !c.unread || marking || document.visibilityState !== "visible") return;
   marking = true;
   const of = sessions;
+  let failed = false;
   try {
     const read = await call("POST", `/api/whatsapp/conversations/${c.id}/read`);
     if (of === sessions) conversation(read);
-  } catch { /* it stays unread, and shows so */ }
+  } catch {
+    failed = true; // it stays unread, and shows so
+  }
   marking = false;
+  const now = open && conversations.get(open.id);
+  if (now && !(failed && now.id === c.id)) seen(now);
 }
+document.addEventListener("visibilitychange", () => {
+  const c = open && conversations.get(open.id);
+  if (c) seen(c);
+});
 
 function drawThread() {
   const box = $("messages");
