@@ -123,6 +123,7 @@ func (r *Registry) await(ctx context.Context, e *entry, o *opening) (*Tenant, er
 func (r *Registry) openHandle(e *entry, o *opening) {
 	ctx, cancel := context.WithTimeout(r.life, openMost)
 	defer cancel()
+	defer close(o.done) // at last: who waits finds it in no use but their own
 	defer r.release(e, true)
 	late := time.AfterFunc(openWait, func() {
 		r.ails(e, openWait, "the database is still being opened", errors.New("opening it takes long"))
@@ -149,7 +150,6 @@ func (r *Registry) openHandle(e *entry, o *opening) {
 	r.mu.Lock()
 	o.err, e.opening = err, nil
 	r.mu.Unlock()
-	close(o.done)
 }
 
 func (r *Registry) openNow(ctx context.Context, e *entry) error {
