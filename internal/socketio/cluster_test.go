@@ -93,19 +93,12 @@ func redisWire(t *testing.T, url string) Wire {
 func TestJavaScriptCluster(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join("testdata", "node")
-	missing := func(what string) {
-		t.Helper()
-		if os.Getenv("ECOD_TEST_ALL") == "1" {
-			t.Fatal(what)
-		}
-		t.Skip(what)
-	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		missing("node is not installed")
+		missing(t, "node is not installed")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", "@socket.io", "redis-adapter")); err != nil {
-		missing("@socket.io/redis-adapter is not installed: run `npm ci` in " + dir)
+		missing(t, "@socket.io/redis-adapter is not installed: run `npm ci` in "+dir)
 	}
 	redis := bustest.Start(t)
 	_, c1, url1 := clustered(t, redisWire(t, redis.URL()), ClusterConfig{})
