@@ -205,6 +205,33 @@ func (s Schema) Field(name string) (Field, bool) {
 	return Field{}, false
 }
 
+// FieldOf gives the field that a term is about, "_id" where it names none, once it is known that its values fit.
+func (s Schema) FieldOf(t Term) (Field, error) {
+	f, ok := Field{Name: "_id"}, true
+	if t.Field != "" {
+		f, ok = s.Field(t.Field)
+	}
+	if !ok {
+		return f, fmt.Errorf("no field %q", t.Field)
+	}
+	if t.Op != In && len(t.Values) != 1 {
+		return f, fmt.Errorf("%d values for one of %s", len(t.Values), t.Field)
+	}
+	for _, v := range t.Values {
+		fits := false
+		switch v.(type) {
+		case string:
+			fits = f.Type == Text
+		case int64:
+			fits = f.Type == Int
+		}
+		if !fits {
+			return f, fmt.Errorf("a value of type %T for %s", v, t.Field)
+		}
+	}
+	return f, nil
+}
+
 func (f Field) check(v any) error {
 	switch x := v.(type) {
 	case string:

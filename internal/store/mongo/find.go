@@ -113,27 +113,9 @@ func and(conditions bson.D) bson.D {
 // filter makes the conditions of terms; none where nothing can satisfy them.
 func (k *kind) filter(terms []store.Term) (out bson.D, none bool, err error) {
 	for _, t := range terms {
-		f, ok := store.Field{}, true
-		if t.Field != "" {
-			f, ok = k.Field(t.Field)
-		}
-		if !ok {
-			return nil, false, fmt.Errorf("store: %s: no field %q", k.Kind, t.Field)
-		}
-		if t.Op != store.In && len(t.Values) != 1 {
-			return nil, false, fmt.Errorf("store: %s: %d values for one of %s", k.Kind, len(t.Values), t.Field)
-		}
-		for _, v := range t.Values {
-			fits := false
-			switch v.(type) {
-			case string:
-				fits = f.Type == store.Text
-			case int64:
-				fits = f.Type == store.Int
-			}
-			if !fits {
-				return nil, false, fmt.Errorf("store: %s: a value of type %T for %s", k.Kind, v, t.Field)
-			}
+		f, err := k.FieldOf(t)
+		if err != nil {
+			return nil, false, fmt.Errorf("store: %s: %w", k.Kind, err)
 		}
 		c, err := condition(f, t)
 		if err != nil {

@@ -153,27 +153,9 @@ func (db *DB) search(q store.Query) (*search, error) {
 }
 
 func (s *search) add(term store.Term) error {
-	f, ok := store.Field{Name: "_id"}, true
-	if term.Field != "" {
-		f, ok = s.t.Field(term.Field)
-	}
-	if !ok {
-		return fmt.Errorf("no field %q", term.Field)
-	}
-	if term.Op != store.In && len(term.Values) != 1 {
-		return fmt.Errorf("%d values for one of %s", len(term.Values), term.Field)
-	}
-	for _, v := range term.Values {
-		fits := false
-		switch v.(type) {
-		case string:
-			fits = f.Type == store.Text
-		case int64:
-			fits = f.Type == store.Int
-		}
-		if !fits {
-			return fmt.Errorf("a value of type %T for %s", v, term.Field)
-		}
+	f, err := s.t.FieldOf(term)
+	if err != nil {
+		return err
 	}
 	if f.Multi && term.Op == store.Eq {
 		s.having = append(s.having, having{s.t.side(f.Name), term.Values[0]})
