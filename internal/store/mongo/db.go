@@ -2,6 +2,7 @@ package mongo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -62,17 +63,26 @@ func (c *Clusters) openBy(ctx context.Context, url, database string, schemas []s
 		w.stream.kind, w.stream.cl = w.kind.Kind, cl
 	}
 	db.clock = &serverClock{db: db}
-	if by != nil { // before anything is made in it
-		err = db.call(ctx, func(ctx context.Context, d *driver.Database) error { return own(ctx, d, *by) })
-	}
-	if err == nil {
-		err = db.upgrade(ctx)
+	for range 3 {
+		if err = db.make(ctx, by); !errors.Is(err, errDropped) { // what was dropped meanwhile is made anew
+			break
+		}
 	}
 	if err != nil {
 		cl.release()
 		return nil, err
 	}
 	return db, nil
+}
+
+// make makes what the database needs and does not have; first the mark of whose it is.
+func (db *DB) make(ctx context.Context, by *Owner) error {
+	if by != nil {
+		if err := db.call(ctx, func(ctx context.Context, d *driver.Database) error { return own(ctx, d, *by) }); err != nil {
+			return err
+		}
+	}
+	return db.upgrade(ctx)
 }
 
 // call runs fn as one call of the database: while it runs the handle is not closed, and its collections may be used;

@@ -22,6 +22,9 @@ var (
 	queries  = []int{2, 9, 14, 16, 52, 54, 57, 73, 168, 51, 96} // what the server read and will never do
 )
 
+// errDropped: somebody dropped the database, or a collection of it, while it was used.
+var errDropped = fmt.Errorf("%w: store/mongo: the database, or a collection of it, was dropped meanwhile", store.ErrUnavailable)
+
 // fail makes the driver's error one of the contract's. Of the server's words none is kept: they quote values.
 func fail(ctx context.Context, err error) error {
 	if err == nil {
@@ -49,6 +52,8 @@ func fail(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: store/mongo: the cluster was left", store.ErrUnavailable)
 	case has(tooLarge):
 		return fmt.Errorf("%w: store/mongo: %s", store.ErrTooLarge, codeText(codes[0]))
+	case has([]int{codeNoNamespace}):
+		return errDropped
 	case len(codes) > 0 && has(queries):
 		return fmt.Errorf("%w: store/mongo: %s", store.ErrQuery, codeText(codes[0]))
 	case len(codes) > 0:

@@ -58,7 +58,7 @@ func own(ctx context.Context, d *driver.Database, by Owner) error {
 	case err != nil:
 		return err
 	case has == nil:
-		return fmt.Errorf("%w: store/mongo: the database was dropped while it was opened", store.ErrUnavailable)
+		return errDropped
 	case *has != by:
 		return &ForeignError{d.Name(), by, *has}
 	}

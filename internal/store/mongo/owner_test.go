@@ -1,7 +1,10 @@
 package mongo
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"net"
 	"sync"
 	"testing"
 
@@ -55,5 +58,49 @@ func TestOpenOwned(t *testing.T) {
 		if err == nil {
 			_ = db.Close()
 		}
+	}
+}
+
+// dropper is a connection on which somebody else drops the database between the owner's mark and the look at it.
+type dropper struct {
+	net.Conn
+	marked bool
+	drop   *sync.Once
+	by     func()
+}
+
+func (d *dropper) Write(b []byte) (int, error) {
+	switch {
+	case bytes.Contains(b, []byte("update\x00")) && bytes.Contains(b, []byte(ownColl)):
+		d.marked = true
+	case d.marked && bytes.Contains(b, []byte("find\x00")):
+		d.drop.Do(d.by)
+	}
+	return d.Conn.Write(b)
+}
+
+// A database that somebody drops while it is opened is made anew, with its owner's mark.
+func TestDroppedWhileOpened(t *testing.T) {
+	others, url, prefix := testClusters(t, Config{})
+	name, dropped := prefix+"_dropped", 0
+	var once sync.Once
+	c, _, _ := testClusters(t, Config{Home: url, Dialer: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &dropper{Conn: c, drop: &once, by: func() {
+			dropped++
+			if err := others.Drop(context.WithoutCancel(t.Context()), url, name); err != nil {
+				t.Error(err)
+			}
+		}}, err
+	}})
+	db, err := c.OpenOwned(t.Context(), url, name, []store.Schema{{Kind: "things"}}, Owner{"i", "A"})
+	if err != nil || dropped != 1 {
+		t.Fatalf("dropped %d times: %v", dropped, err)
+	}
+	if is, err := others.Owned(t.Context(), url, name, Owner{"i", "A"}); !is || err != nil {
+		t.Errorf("it has no owner's mark: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
 	}
 }
