@@ -94,11 +94,27 @@ func run(ctx context.Context, only []string, short bool) (ok bool, err error) {
 			defer b.pg.stop()
 		}
 		fmt.Fprintf(os.Stderr, "(%s) %s\n", part.letter, part.name)
+		if err := b.settle(ctx); err != nil {
+			return false, err
+		}
 		if err := part.run(ctx); err != nil {
 			return false, fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	return b.table()
+}
+
+// settle has written what was left to be written later, so that a measure does not pay for the one before.
+func (b *bench) settle(ctx context.Context) error {
+	if b.pg != nil {
+		for _, do := range []string{"VACUUM", "CHECKPOINT"} {
+			if _, err := b.pg.pool.Exec(ctx, do); err != nil {
+				return err
+			}
+		}
+	}
+	syscall.Sync()
+	return pause(ctx, 10*time.Second)
 }
 
 func (b *bench) table() (ok bool, err error) {

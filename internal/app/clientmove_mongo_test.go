@@ -25,12 +25,12 @@ func TestClientMoveToMongoDB(t *testing.T) {
 	c := e.addClient("ACME", 1)
 	p := newPostbox(c)
 	p.pause = 100 * time.Millisecond
-	moveWhileBusy(t, e, c, p, messages, to, 5*time.Minute)
+	moveWhileBusy(t, e, c, p, messages, to, 10*time.Minute)
 	if v := e.admin("GET", "/api/clients/ACME/move", nil).want(200); !strings.HasSuffix(v.get("database").(string), "_t_acme") {
 		t.Errorf("%s", v.Body)
 	}
 	e.admin("DELETE", "/api/clients/ACME/move/old-copy", nil).want(204)
-	moveWhileBusy(t, e, c, p, 10, nil, 5*time.Minute)
+	moveWhileBusy(t, e, c, p, 10, nil, 10*time.Minute)
 }
 
 // The real engine is killed while a client moves to MongoDB, when it copies and when it compares: the move goes on where it
@@ -45,10 +45,7 @@ func TestClientMoveToMongoDBKilled(t *testing.T) {
 	c := e.addClient("ACME", 1)
 	p := newPostbox(c)
 	p.fill(1500)
-	eventuallyIn(t, time.Minute, "all webhooks are sorted", func() string {
-		list := e.admin("GET", "/api/admin/deliveries?state=received&limit=1", nil).want(200)
-		return unless(len(list.get("items").([]any)) == 0, "some wait")
-	})
+	e.allSorted(time.Minute)
 	jobID := e.move("ACME", to)
 	hit := 0
 	for _, step := range []string{"copying", "verifying"} {
