@@ -40,8 +40,12 @@ var build = sync.OnceValues(func() (string, error) {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// Scenarios wait more than they work: on few processors more of them fit side by side than the default lets.
-	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue && runtime.GOMAXPROCS(0) < 6 && !raced {
-		_ = flag.Set("test.parallel", "6")
+	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue && runtime.GOMAXPROCS(0) < 6 {
+		most := "6"
+		if raced {
+			most = "4"
+		}
+		_ = flag.Set("test.parallel", most)
 	}
 	code := m.Run()
 	if bin, err := build(); err == nil {
