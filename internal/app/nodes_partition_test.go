@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,17 +19,17 @@ import (
 	"github.com/ecodrix/ecod/internal/whatsapp/whatsapptest"
 )
 
-// partitions are the ways in which a node loses its database. In each it goes on to reach Meta.
-var partitions = map[string]func(t *testing.T, f *fleet) (*process, *servertest.Link, func(*servertest.Link)){
-	"nothing passes": func(t *testing.T, f *fleet) (*process, *servertest.Link, func(*servertest.Link)) {
+// partitions are the ways in which a node loses its database, and gets it back. In each but the last it goes on to reach Meta.
+var partitions = map[string]func(t *testing.T, f *fleet) (p *process, cut, heal func()){
+	"nothing passes": func(t *testing.T, f *fleet) (*process, func(), func()) {
 		l := servertest.NewLink(t, servertest.HostOf(t, f.url))
-		return f.node(l.Through(f.url)), l, (*servertest.Link).Cut
+		return f.node(l.Through(f.url)), l.Cut, l.Heal
 	},
-	"answers are lost": func(t *testing.T, f *fleet) (*process, *servertest.Link, func(*servertest.Link)) {
+	"answers are lost": func(t *testing.T, f *fleet) (*process, func(), func()) {
 		l := servertest.NewLink(t, servertest.HostOf(t, f.url))
-		return f.node(l.Through(f.url)), l, (*servertest.Link).CutAnswers
+		return f.node(l.Through(f.url)), l.CutAnswers, l.Heal
 	},
-	"packets are lost": func(t *testing.T, f *fleet) (*process, *servertest.Link, func(*servertest.Link)) {
+	"packets are lost": func(t *testing.T, f *fleet) (*process, func(), func()) {
 		bin, err := build()
 		if err != nil {
 			t.Fatal(err)
@@ -37,7 +39,15 @@ var partitions = map[string]func(t *testing.T, f *fleet) (*process, *servertest.
 		meta, inside := n.Link(servertest.HostOf(t, f.meta.URL)) // the node is reached by the cable that is not cut
 		p := f.nodeBy(n.Command(bin, "serve"), database.Through(f.url),
 			"ECOD_ADDR="+net.JoinHostPort(inside, "8080"), "ECOD_META_URL=http://"+n.Loopback(meta))
-		return p, database, (*servertest.Link).Cut
+		return p, database.Cut, database.Heal
+	},
+	"it is frozen": func(t *testing.T, f *fleet) (*process, func(), func()) {
+		p := f.node(f.url)
+		signal := func(s os.Signal) func() {
+			return func() { must(t, p.cmd.Process.Signal(s)) }
+		}
+		t.Cleanup(func() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }) // else it does not end
+		return p, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)
 	},
 }
 
@@ -48,7 +58,7 @@ func TestNodeWithoutDatabase(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t)
-			one, link, cut := partition(t, f)
+			one, cut, heal := partition(t, f)
 			c := one.addClient("ACME", 1)
 			f.meta.SetWebhook(c.WABA, "") // nobody hears statuses yet
 			f.meta.Next(1, whatsapptest.HangAfterAccepting())
@@ -60,7 +70,7 @@ func TestNodeWithoutDatabase(t *testing.T) {
 			if _, err := f.meta.WaitAccepted(within(time.Minute), 1); err != nil {
 				t.Fatal(err)
 			}
-			cut(link)
+			cut()
 
 			two := f.node(f.url)
 			there := c.known(two)
@@ -78,7 +88,7 @@ func TestNodeWithoutDatabase(t *testing.T) {
 				return string(there.call("GET", message, nil).want(200).Body) + "\n" + string(two.admin("GET", jobs, nil).want(200).Body)
 			}
 			before := left()
-			link.Heal()
+			heal()
 			eventuallyIn(t, 3*takeover, "the node has its database again", func() string {
 				status, body := try("GET", one.url+message, nil, c.headers())
 				return unless(status == 200, fmt.Sprint(status, " ", short(string(body))))
@@ -89,6 +99,10 @@ func TestNodeWithoutDatabase(t *testing.T) {
 					t.Fatalf("the node that was away changed what another had decided:\n%s\n%s", before, after)
 				}
 			}
+			if n := one.lost(); n != 1 {
+				t.Errorf("the node that was away gave up %d jobs, not the one that it had", n)
+			}
+			t.Logf("refused by their fences: %d ends", one.metric("ecod_job_fence_rejected_total"))
 			accepted := f.meta.Accepted()
 			if len(accepted) != 1 {
 				t.Fatalf("Meta accepted %d messages", len(accepted))

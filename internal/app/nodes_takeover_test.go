@@ -108,7 +108,7 @@ func (p *process) ends(held []heldJob) (bodies []string) {
 // metric reads a counter without labels.
 func (e *engine) metric(name string) int {
 	e.t.Helper()
-	for line := range strings.Lines(string(e.send("GET", "/metrics", nil, nil).want(200).Body)) {
+	for line := range strings.Lines(string(e.admin("GET", "/metrics", nil).want(200).Body)) {
 		if v, ok := strings.CutPrefix(line, name+" "); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(v))
 			must(e.t, err)
