@@ -201,7 +201,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (a *
 		Poll:   time.Duration(cfg.WorkerPollInterval), Log: log.With("part", "jobs"), Now: time.Now,
 		Observe: a.metrics.queue.execution, Began: a.metrics.queue.began, Trouble: a.metrics.queue.trouble, Changed: func(code, _ string) { a.Hub.Poke(code) },
 	},
-		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
+		job.Type{Name: rule.EventJob, Handle: a.Engine.HandleEvent, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.AdvanceJob, Handle: a.Engine.HandleAdvance, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.ResumeJob, Handle: a.Engine.HandleResume, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},
 		job.Type{Name: rule.WakeJob, Tied: true, Handle: a.Engine.HandleWake, Abandoned: rule.Abandoned, Base: time.Second, Cap: time.Minute, MaxAttempts: 10},

@@ -1361,6 +1361,40 @@ func TestAbandonedAfterItsCommit(t *testing.T) {
 	}
 }
 
+// An event that had its effect, and whose job died or was cancelled before it ended, leaves the jobs that follow to who is
+// told of that; a cancelled one's runs are cancelled. One without an effect yet has nothing to follow.
+func TestAbandonedEvent(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[store.State]string{store.Dead: rule.RunActive, store.Cancelled: rule.RunCancelled} {
+		w := newWorld(t)
+		w.rule(`{"trigger":"form_submitted","actions":[{"type":"whatsapp.text","text":"Hi"}]}`)
+		ctx, ev := context.Background(), w.eventJob(nil)
+		abandon := func() []store.NewJob {
+			dead := ev
+			dead.State = state
+			jobs := rule.Abandoned(dead)
+			res, err := w.engine.HandleAbandoned(ctx, w.tn, store.Job{Type: jobs[0].Type, Tenant: "ACME", Payload: jobs[0].Payload})
+			w.must(err)
+			return res.Next
+		}
+		if next := abandon(); len(next) != 0 {
+			t.Errorf("%s before its effect: %+v", state, next)
+		}
+		lost, err := w.engine.HandleEvent(ctx, w.tn, ev)
+		w.must(err)
+		next := abandon()
+		if r := w.onlyRun(); r.State != want {
+			t.Errorf("%s: the run is %s", state, r.State)
+		}
+		switch {
+		case state == store.Cancelled && len(next) == 0:
+		case state == store.Dead && len(next) == 1 && next[0].UniqueKey == lost.Next[0].UniqueKey && next[0].Type == chat.SendJob:
+		default:
+			t.Errorf("%s: made are %+v, lost were %+v", state, next, lost.Next)
+		}
+	}
+}
+
 // cutAll cuts one handler everywhere.
 func cutAll(t *testing.T, c faultCase) {
 	straight := newWorld(t)

@@ -11,18 +11,19 @@ import (
 	"github.com/ecodrix/ecod/internal/tenant"
 )
 
-// AbandonedJob is the type of the job that takes care of a run whose own job, a step, the end of a wait or a webhook, was
-// cancelled or given up.
+// AbandonedJob is the type of the job that takes care of a run whose own job, its event, a step, the end of a wait or a
+// webhook, was cancelled or given up.
 const AbandonedJob = "automation.abandoned"
 
 type abandonedPayload struct {
-	RunID  string `json:"runId,omitempty"`
-	Step   string `json:"step,omitempty"`
-	PostID string `json:"postId,omitempty"`
-	Reason string `json:"reason,omitempty"` // of package job; "": withdrawn
+	EventRef string `json:"eventRef,omitempty"`
+	RunID    string `json:"runId,omitempty"`
+	Step     string `json:"step,omitempty"`
+	PostID   string `json:"postId,omitempty"`
+	Reason   string `json:"reason,omitempty"` // of package job; "": withdrawn
 }
 
-// Abandoned gives the job that takes care of what WakeJob, AdvanceJob or WebhookJob will not do any more. It is their Abandoned.
+// Abandoned gives the job that takes care of what EventJob, WakeJob, AdvanceJob or WebhookJob will not do any more. It is their Abandoned.
 func Abandoned(j store.Job) []store.NewJob {
 	var p abandonedPayload
 	if json.Unmarshal(j.Payload, &p) != nil {
@@ -40,6 +41,10 @@ func (e *Engine) HandleAbandoned(ctx context.Context, tn *tenant.Tenant, j store
 	p, err := job.Payload[abandonedPayload](j)
 	if err != nil {
 		return job.Result{}, err
+	}
+	if p.EventRef != "" {
+		next, err := e.abandonedEvent(ctx, tn, p)
+		return job.Result{Next: next}, err
 	}
 	var next []store.NewJob
 	if p.PostID == "" {
@@ -100,6 +105,41 @@ func (e *Engine) HandleAbandoned(ctx context.Context, tn *tenant.Tenant, j store
 		return tn.DB.Commit(ctx, Posts.Update(post))
 	})
 	return job.Result{Next: next}, err
+}
+
+// abandonedEvent takes care of an event that may have had its effect before its job ended: what follows from it is made, or
+// cancelled with it. One without an effect is left to the operator.
+func (e *Engine) abandonedEvent(ctx context.Context, tn *tenant.Tenant, p abandonedPayload) ([]store.NewJob, error) {
+	ev, err := Events.Get(ctx, tn.DB, p.EventRef)
+	if errors.Is(err, store.ErrNotFound) || err == nil && ev.Outcome == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	runs, err := e.runsOf(ctx, tn, ev)
+	if err != nil {
+		return nil, err
+	}
+	if p.Reason == job.GivenUp {
+		return e.follow(ctx, tn, ev, runs, nil)
+	}
+	for _, r := range runs {
+		err := conflictFree(ctx, func() error {
+			run, err := Runs.Get(ctx, tn.DB, r.ID)
+			if errors.Is(err, store.ErrNotFound) || err == nil && run.Ended() {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return e.cancel(ctx, tn, run)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 // awaits tells whether a run goes on with a step, once that has ended.
