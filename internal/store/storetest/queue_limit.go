@@ -109,26 +109,26 @@ func (q *queueTest) rateShared() {
 	rate := store.Rate{Every: 10 * time.Millisecond, Burst: 5}
 	r := store.ClaimRequest{Bounds: func(_, resource string) store.Bounds { return store.Bounds{Rate: rate} }}
 	lanes := []string{"A/wa:1/normal", "A/wa:1/bulk", "A/wa:1/maintenance"}
-	q.many(2000, lanes[1])
-	q.many(2000, lanes[2])
-	at := q.drive(r, 5*time.Second)
+	q.many(1000, lanes[1])
+	q.many(1000, lanes[2])
+	at := q.drive(r, 2*time.Second)
 	patient := append(slices.Clone(at[lanes[1]]), at[lanes[2]]...)
 	q.atMost("patient ones", patient, store.Rate{Every: rate.Every * 5 / 4, Burst: 4})
-	if n := len(patient); n < 395 || n > 404 {
-		q.Errorf("%d patient ones of 500 in 5 s, want four fifths", n)
+	if n := len(patient); n < 155 || n > 164 {
+		q.Errorf("%d patient ones of 200 in 2 s, want four fifths", n)
 	}
 	// While a campaign runs, an answer starts at once.
-	for range 20 {
+	for range 10 {
 		q.drive(r, 100*time.Millisecond)
 		id := q.make(store.NewJob{Tenant: "A", Resource: "wa:1", Class: store.Interactive, Type: "a"})[0].Job.ID
 		q.drive(r, 25*time.Millisecond)
 		q.state(id, store.Succeeded)
 	}
-	q.many(2000, lanes[0])
-	at = q.drive(r, 5*time.Second)
+	q.many(1000, lanes[0])
+	at = q.drive(r, 2*time.Second)
 	q.atMost("all", slices.Concat(at[lanes[0]], at[lanes[1]], at[lanes[2]]), rate)
-	if all := len(at[lanes[0]]) + len(at[lanes[1]]) + len(at[lanes[2]]); all < 495 || all > 505 {
-		q.Errorf("%d in 5 s at 100/s", all)
+	if all := len(at[lanes[0]]) + len(at[lanes[1]]) + len(at[lanes[2]]); all < 195 || all > 205 {
+		q.Errorf("%d in 2 s at 100/s", all)
 	}
 }
 
