@@ -72,6 +72,7 @@ func RunQueue(t *testing.T, open OpenQueue) {
 		{"Asked", (*queueTest).asked},
 		{"Owed", (*queueTest).owed},
 		{"PromotedAtLeaseEnd", (*queueTest).promotedAtLeaseEnd},
+		{"PayloadsAndForget", (*queueTest).payloadsAndForget},
 		{"Invariants", (*queueTest).invariants},
 	} {
 		t.Run(c.name, func(t *testing.T) {
