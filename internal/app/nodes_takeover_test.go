@@ -57,11 +57,15 @@ func ownerOf(c *client) string {
 	return owner
 }
 
-// hangs has Meta accept messages and answer nothing, until a node has a few of them at work; whichever takes them first is
+// slow is how long Meta takes to answer: longer than it takes to cut a node off, and shorter than a lease, so that the node
+// that stays has places when it takes over.
+const slow = 11 * time.Second
+
+// hangs has Meta accept messages and answer late, until a node has a few of them at work; whichever takes them first is
 // full of them soon.
 func (f *fleet) hangs(seenBy *process, owner string) {
 	f.t.Helper()
-	f.meta.Next(-1, whatsapptest.HangAfterAccepting())
+	f.meta.Next(-1, whatsapptest.Delay(slow))
 	eventuallyIn(f.t, time.Minute, "the node has sends at work that hang", func() string {
 		n := len(seenBy.sendsAtWork(owner))
 		return unless(n >= 2, fmt.Sprint(n))

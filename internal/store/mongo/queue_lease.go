@@ -16,27 +16,43 @@ func ofOwner(owner string) bson.D {
 }
 
 // Beat implements store.Queue. The lease of a job whose outcome stands is not prolonged: should its worker not get on
-// with it, another does.
+// with it, another does. Nothing is prolonged before the server has answered: who hears nothing of it any more, though it
+// is heard, would keep its jobs from others, and not trust their leases itself.
 func (q *Queue) Beat(ctx context.Context, owner string, lease time.Duration) ([]store.Held, error) {
 	if owner == "" || lease <= 0 {
 		return nil, store.Refusal("a beat without owner or lease")
 	}
 	var held []store.Held
 	err := q.on(ctx, jobs, func(ctx context.Context, c *driver.Collection) error {
-		_, err := c.UpdateMany(ctx, append(ofOwner(owner), is("_ending", absent)), bson.D{is("$set", bson.D{is("leaseUntil", bson.DateTime(q.millis()+lease.Milliseconds()))})})
-		if err != nil {
+		mine, err := heldBy(ctx, c, owner, &held)
+		if err != nil || len(mine) == 0 {
 			return err
 		}
-		cur, err := c.Find(ctx, ofOwner(owner), options.Find().SetProjection(bson.D{is("token", 1), is("cancelRequested", 1)}))
-		return drain(ctx, cur, err, func(raw bson.Raw) {
-			d := decodeJob(raw)
-			held = append(held, store.Held{ID: d.ID, Token: d.Token, Cancel: d.cancel})
-		})
+		r, err := c.UpdateMany(ctx, append(ofOwner(owner), is("_id", in(mine)), is("_ending", absent)),
+			bson.D{is("$set", bson.D{is("leaseUntil", bson.DateTime(q.millis()+lease.Milliseconds()))})})
+		if err == nil && r.MatchedCount < int64(len(mine)) { // some ended between the two, or were taken: which?
+			_, err = heldBy(ctx, c, owner, &held)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return held, nil
+}
+
+// heldBy reads what an owner holds; ids are those of it whose outcomes do not stand.
+func heldBy(ctx context.Context, c *driver.Collection, owner string, held *[]store.Held) (ids []string, err error) {
+	*held = nil
+	cur, err := c.Find(ctx, ofOwner(owner), options.Find().SetProjection(bson.D{is("token", 1), is("cancelRequested", 1), is("_ending", 1)}))
+	err = drain(ctx, cur, err, func(raw bson.Raw) {
+		d := decodeJob(raw)
+		*held = append(*held, store.Held{ID: d.ID, Token: d.Token, Cancel: d.cancel})
+		if d.ending == nil {
+			ids = append(ids, d.ID)
+		}
+	})
+	return ids, err
 }
 
 // Release implements store.Queue. A job that was asked to cancel is cancelled.
