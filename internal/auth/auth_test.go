@@ -26,6 +26,7 @@ type lodge struct {
 	porter  *Porter
 	tenants *tenant.Registry
 	keys    map[string]string
+	began   time.Time
 	ahead   atomic.Int64 // of the clock
 }
 
@@ -33,7 +34,7 @@ const good = "tides of march 7"
 
 func newLodge(t *testing.T) *lodge {
 	t.Helper()
-	l := &lodge{T: t, keys: map[string]string{}}
+	l := &lodge{T: t, keys: map[string]string{}, began: time.Now()}
 	dir, ctx := t.TempDir(), t.Context()
 	services, err := sqlite.Open(ctx, filepath.Join(dir, "services.db"), []store.Schema{tenant.Accounts.Schema, Failures.Schema})
 	l.must(err)
@@ -60,7 +61,11 @@ func newLodge(t *testing.T) *lodge {
 	return l
 }
 
-func (l *lodge) now() time.Time       { return time.Now().Add(time.Duration(l.ahead.Load())) }
+// now follows the monotonic clock: what is stored of it has no other, and the machine's wall clock may be set meanwhile.
+func (l *lodge) now() time.Time {
+	return l.began.Add(time.Since(l.began) + time.Duration(l.ahead.Load()))
+}
+
 func (l *lodge) wait(d time.Duration) { l.ahead.Add(int64(d)) }
 
 func (l *lodge) must(err error) {
