@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
 
@@ -21,6 +23,26 @@ var (
 	tooLarge = []int{10334, 17419, 17420, 17280}                // of documents and of index keys
 	queries  = []int{2, 9, 14, 16, 52, 54, 57, 73, 168, 51, 96} // what the server read and will never do
 )
+
+// undone are the codes of writes that the server undid, since others at once were in their way: PostgreSQL's 40001 and 40P01.
+var undone = []int{16777220, 16908292}
+
+// takenBackError is such a write's: it may be tried again at once.
+type takenBackError struct{ error }
+
+func (e takenBackError) Unwrap() error { return e.error }
+
+// again does what may be tried again until the server does not take it back, a few times at most.
+func again(ctx context.Context, do func() error) (err error) {
+	for try := range 4 {
+		var back takenBackError
+		if err = do(); !errors.As(err, &back) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(rand.N(time.Duration(try+1) * 10 * time.Millisecond)) // apart from the others
+	}
+	return err
+}
 
 // errDropped: somebody dropped the database, or a collection of it, while it was used.
 var errDropped = fmt.Errorf("%w: store/mongo: the database, or a collection of it, was dropped meanwhile", store.ErrUnavailable)
@@ -57,7 +79,11 @@ func fail(ctx context.Context, err error) error {
 	case len(codes) > 0 && has(queries):
 		return fmt.Errorf("%w: store/mongo: %s", store.ErrQuery, codeText(codes[0]))
 	case len(codes) > 0:
-		return fmt.Errorf("%w: store/mongo: %s", store.ErrUnavailable, codeText(codes[0]))
+		err := fmt.Errorf("%w: store/mongo: %s", store.ErrUnavailable, codeText(codes[0]))
+		if has(undone) {
+			return takenBackError{err}
+		}
+		return err
 	case driver.IsTimeout(err):
 		return fmt.Errorf("%w: store/mongo: no answer in time", store.ErrUnavailable)
 	case driver.IsNetworkError(err):

@@ -30,3 +30,27 @@ func TestCodesAreTold(t *testing.T) {
 		}
 	}
 }
+
+// A write that the server took back is tried again, and given up after a few times; nothing else is tried twice.
+func TestTakenBack(t *testing.T) {
+	for code, want := range map[int]int{16908292: 4, 16777220: 4, 112: 1} {
+		tries := 0
+		err := again(t.Context(), func() error {
+			tries++
+			return fail(context.Background(), driver.WriteException{WriteErrors: driver.WriteErrors{{Code: code}}})
+		})
+		if tries != want || !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("%d: %d tries, %v", code, tries, err)
+		}
+	}
+	tries := 0
+	err := again(t.Context(), func() error {
+		if tries++; tries < 3 {
+			return fail(context.Background(), driver.CommandError{Code: 16908292})
+		}
+		return nil
+	})
+	if tries != 3 || err != nil {
+		t.Errorf("%d tries, %v", tries, err)
+	}
+}

@@ -346,7 +346,7 @@ func (k *claim) start(ctx context.Context) ([]store.Job, error) {
 		models = append(models, driver.NewUpdateManyModel().SetFilter(append(filter, is("_id", in(ids)))).SetUpdate(update()))
 	}
 	found := map[string]store.Job{}
-	err := k.q.on(ctx, jobs, func(ctx context.Context, c *driver.Collection) error {
+	take := func(ctx context.Context, c *driver.Collection) error {
 		if len(k.taken) == 1 && !k.hands[order[0]].trial {
 			raw, err := c.FindOneAndUpdate(ctx, append(ready, is("lane", order[0]), is("_id", k.taken[0].id)), update(),
 				options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw()
@@ -367,7 +367,8 @@ func (k *claim) start(ctx context.Context) ([]store.Job, error) {
 			d := decodeJob(raw)
 			found[d.ID] = d.Job
 		})
-	})
+	}
+	err := again(ctx, func() error { return k.q.on(ctx, jobs, take) })
 	if err != nil {
 		return nil, err
 	}
