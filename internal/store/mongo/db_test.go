@@ -36,7 +36,10 @@ func testClusters(t testing.TB, cfg Config) (*Clusters, string, string) {
 
 // opener opens an empty database of its own for each test.
 func opener(t *testing.T) func(t *testing.T, schemas []store.Schema) store.DB {
-	c, url, prefix := testClusters(t, Config{})
+	return openerOf(testClusters(t, Config{}))
+}
+
+func openerOf(c *Clusters, url, prefix string) func(t *testing.T, schemas []store.Schema) store.DB {
 	return func(t *testing.T, schemas []store.Schema) store.DB {
 		name := fmt.Sprintf("%s_%d", prefix, databases.Add(1))
 		db, err := c.Open(t.Context(), url, name, schemas)
