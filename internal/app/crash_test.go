@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	if !given && runtime.GOMAXPROCS(0) < 6 {
 		most := "6"
 		if raced {
-			most = "4"
+			most = "3"
 		}
 		_ = flag.Set("test.parallel", most)
 	}
